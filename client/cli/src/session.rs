@@ -1,0 +1,192 @@
+//! Reaching the base through the SDK, and what its errors mean for the exit code.
+
+use std::error::Error;
+use std::time::Duration;
+
+use client::{AskError, Client, ConnectError, ConnectOptions, PushError};
+use shared::id::Role;
+use shared::wire::request::{Reply, Request};
+use shared_io::clock::Clock;
+use shared_io::transport::Congestion;
+
+use crate::args::Contact;
+use crate::exit::{Exit, Failure};
+use crate::stop::{Stop, Stopper};
+
+/// How long a command tries first contact.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Runs `work` on a runtime of its own.
+///
+/// # Errors
+/// [`Failure`] if there is no runtime to be had, or that of `work`.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?
+        .block_on(work)
+}
+
+/// What connecting takes, checked before anything is sent.
+///
+/// # Errors
+/// [`Failure`] if a flag is missing or the identity cannot be used.
+pub(crate) fn options(contact: &Contact) -> Result<ConnectOptions, Failure> {
+    let base = contact.base()?.to_owned();
+    let identity = certs::Identity::load(contact.identity()?, Clock::wall())?;
+    identity.require(&[Role::Client, Role::Operator])?;
+    Ok(ConnectOptions {
+        base,
+        identity,
+        patience: PATIENCE,
+        congestion: Congestion::default(),
+    })
+}
+
+/// Connects, unless the command must end before.
+///
+/// # Errors
+/// [`Failure`] if the base refuses, is not reached, or the command must end.
+pub(crate) async fn connect(
+    options: ConnectOptions,
+    stopper: &mut Stopper,
+) -> Result<Client, Failure> {
+    tokio::select! {
+        biased;
+        stop = stopper.wait() => Err(stopped(stop)),
+        connected = Client::connect(options) => Ok(connected?),
+    }
+}
+
+/// Asks the base one question and closes the connection.
+///
+/// # Errors
+/// [`Failure`] if a flag is missing, the base is not reached, or it refuses.
+pub(crate) fn ask(contact: &Contact, request: Request) -> Result<Reply, Failure> {
+    let options = options(contact)?;
+    block_on(async {
+        let mut stopper = Stopper::new(None)?;
+        let client = connect(options, &mut stopper).await?;
+        let reply = tokio::select! {
+            biased;
+            stop = stopper.wait() => return Err(stopped(stop)),
+            reply = client.request(request) => reply,
+        };
+        client.close().await;
+        Ok(reply?)
+    })
+}
+
+/// The end of a command that has nothing to leave behind.
+pub(crate) fn stopped(stop: Stop) -> Failure {
+    match stop {
+        Stop::Interrupted => Failure::new(Exit::Interrupted, "interrupted"),
+        Stop::TimedOut => Failure::new(Exit::Timeout, "the time of --timeout is over"),
+    }
+}
+
+/// A reply of a kind that does not answer the question.
+pub(crate) fn unexpected() -> Failure {
+    AskError::Answer.into()
+}
+
+/// An error with its causes, each once.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let exit = if error.is_refusal() {
+            Exit::Refused
+        } else if error.is_unreachable() {
+            Exit::Unreachable
+        } else {
+            Exit::Failed
+        };
+        Self::new(exit, with_causes(&error))
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused(refusal) => refusal.into(),
+            AskError::Broken(_) => Self::new(Exit::Unreachable, with_causes(&error)),
+            AskError::Answer => Self::failed(with_causes(&error)),
+        }
+    }
+}
+
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Ask(error) => error.into(),
+            PushError::Source(_)
+            | PushError::Object(_)
+            | PushError::System(_)
+            | PushError::Feed(_) => Self::failed(with_causes(&error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::wire::request::{Refusal, RefusalKind};
+
+    use super::*;
+
+    #[test]
+    fn errors_of_the_sdk_have_their_codes() {
+        let refusal = |kind| {
+            AskError::Refused(Refusal {
+                kind,
+                text: "no".to_owned(),
+            })
+        };
+        let exit = |error: AskError| Failure::from(PushError::Ask(error)).exit;
+        assert_eq!(exit(refusal(RefusalKind::Cannot)), Exit::Failed);
+        assert_eq!(exit(refusal(RefusalKind::Rights)), Exit::Refused);
+        let path = "x".into();
+        let source = PushError::Source(client::cut::CutError::Changed { path });
+        let failure = Failure::from(source);
+        assert_eq!(
+            (failure.exit, failure.text.contains("\"x\"")),
+            (Exit::Failed, true)
+        );
+        assert_eq!(stopped(Stop::TimedOut).exit, Exit::Timeout);
+        assert_eq!(stopped(Stop::Interrupted).exit, Exit::Interrupted);
+    }
+
+    #[test]
+    fn a_foreign_identity_is_refused_before_anything_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = certs::Authority::init(&dir.path().join("pki"), Clock::wall()).unwrap();
+        let request = certs::Request {
+            role: Role::Node,
+            name: "n".parse().unwrap(),
+            labels: std::collections::BTreeMap::new(),
+            hosts: Vec::new(),
+            valid_for: Duration::from_secs(60),
+        };
+        let out = dir.path().join("n");
+        authority
+            .issue(&request, Clock::wall())
+            .unwrap()
+            .write(&out)
+            .unwrap();
+        let identity = certs::Identity::load(&out, Clock::wall()).unwrap();
+        let error = identity.require(&[Role::Client]).unwrap_err();
+        assert_eq!(Failure::from(error).exit, Exit::Refused);
+    }
+}

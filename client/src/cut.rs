@@ -1,0 +1,230 @@
+//! Cutting a plan into pages and chunks, reading every source once.
+//!
+//! Small files share chunks; a file of at least a chunk starts one of its own, so that its
+//! chunks lie at multiples of the chunk length. A page is full at 2 MiB of content, or at
+//! the length or the number of entries that a page may have.
+
+mod chunk;
+mod digest;
+mod page;
+mod source;
+
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use shared::id::JobId;
+use shared::limit;
+use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes};
+
+use crate::tree::Plan;
+
+use chunk::ChunkDraft;
+use digest::JobDigest;
+use page::PageDraft;
+use source::Source;
+
+/// Why cutting cannot go on. The job has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// Size, modification time or kind of a source changed after the plan was made.
+    #[error("{path:?} changed while it was pushed; push again when nothing changes it")]
+    Changed {
+        /// The source.
+        path: PathBuf,
+    },
+    /// A source is gone.
+    #[error("{path:?} vanished while it was pushed; push again when nothing changes it")]
+    Vanished {
+        /// The source.
+        path: PathBuf,
+    },
+    /// A source cannot be read.
+    #[error("cannot read {path:?}: {reason}")]
+    Unreadable {
+        /// The source.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The content exceeds what a job may have.
+    #[error("the content does not fit into one job: {0}")]
+    Manifest(#[from] ChainError),
+}
+
+/// A page with the chunks that it describes, in order.
+#[derive(Debug, Clone)]
+pub struct CutPage {
+    /// The page as it is sent: a draft, which the base signs.
+    pub page: PageBytes,
+    /// The same page, decoded.
+    pub page_decoded: Page,
+    /// The payload of each of its chunks; at most 2 MiB and one chunk together.
+    pub chunks: Vec<Bytes>,
+}
+
+/// Cuts a plan. Reads files and so blocks: drive it from a thread that may.
+#[derive(Debug)]
+pub struct Cutter {
+    plan: Plan,
+    next_entry: usize,
+    next_object: u32,
+    chunk_max: usize,
+    manifest: Manifest,
+    page: PageDraft,
+    chunk: ChunkDraft,
+    source: Option<Source>,
+    digest: JobDigest,
+    ended: bool,
+}
+
+impl Cutter {
+    /// Cuts `plan` for `job`, whose chunks have at most `chunk_max` bytes.
+    pub fn new(plan: Plan, job: JobId, chunk_max: u32) -> Self {
+        Self {
+            plan,
+            next_entry: 0,
+            next_object: 0,
+            chunk_max: usize::try_from(chunk_max).unwrap_or(usize::MAX).max(1),
+            manifest: Manifest::new(job, chunk_max),
+            page: PageDraft::default(),
+            chunk: ChunkDraft::default(),
+            source: None,
+            digest: JobDigest::default(),
+            ended: false,
+        }
+    }
+
+    /// What is cut.
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Content bytes of the pages that were handed out.
+    pub const fn content(&self) -> u64 {
+        self.manifest.content()
+    }
+
+    /// The next page with its chunks; `None` behind the last one, which ends the log.
+    ///
+    /// # Errors
+    /// [`CutError`] if a source is not what it was when the plan was made, or the content
+    /// exceeds a limit. Nothing more comes after an error.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator of results reads worse"
+    )]
+    pub fn next(&mut self) -> Result<Option<CutPage>, CutError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let page = self.cut_page();
+        self.ended |= page.is_err();
+        page.map(Some)
+    }
+
+    fn cut_page(&mut self) -> Result<CutPage, CutError> {
+        while !self.page.is_full(&self.chunk) {
+            if self.source.is_some() {
+                self.read_on()?;
+            } else if !self.open_next()? {
+                self.flush_chunk();
+                let content_len = self.manifest.content().saturating_add(self.page.content());
+                self.page.push(Entry::End {
+                    content_len,
+                    digest: self.digest.finish(),
+                });
+                self.ended = true;
+                break;
+            }
+        }
+        self.flush_chunk();
+        let (entries, chunks) = std::mem::take(&mut self.page).into_parts();
+        let page_decoded = self.manifest.next_page(entries);
+        let page = page_decoded.draft();
+        self.manifest.accept(&page_decoded, &page)?;
+        Ok(CutPage {
+            page,
+            page_decoded,
+            chunks,
+        })
+    }
+
+    /// Opens the next entry of the plan; `false` if there is none.
+    fn open_next(&mut self) -> Result<bool, CutError> {
+        let Some(entry) = self.plan.entry(self.next_entry) else {
+            return Ok(false);
+        };
+        let object = self.next_object;
+        let is_file = entry.attributes.kind == ObjectKind::File;
+        let large = entry.size >= u64::try_from(self.chunk_max).unwrap_or(u64::MAX);
+        let opened = Entry::Open {
+            object,
+            name: entry.name.to_owned(),
+            attributes: entry.attributes,
+        };
+        if is_file {
+            let index = self.next_entry;
+            self.source = Some(Source::open(&entry, object, index)?);
+        }
+        if is_file && large || self.chunk.open_objects() + 2 > limit::OBJECTS_OPEN_MAX {
+            self.flush_chunk();
+        }
+        self.page.push(opened);
+        if !is_file {
+            self.chunk.close_directory(object);
+            self.flush_empty_chunk();
+        }
+        self.next_entry += 1;
+        self.next_object += 1;
+        Ok(true)
+    }
+
+    /// Reads on in the open source: to its end or until the chunk is full.
+    fn read_on(&mut self) -> Result<(), CutError> {
+        let Some(source) = &mut self.source else {
+            return Ok(());
+        };
+        let Some(entry) = self.plan.entry(source.index()) else {
+            return Ok(());
+        };
+        let ended = source.read(&entry, &mut self.chunk, self.chunk_max)?;
+        if ended && let Some(source) = self.source.take() {
+            self.chunk.close_file(source);
+        }
+        if self.chunk.len() >= self.chunk_max {
+            self.flush_chunk();
+        }
+        self.flush_empty_chunk();
+        Ok(())
+    }
+
+    /// Objects that wait for no chunk are closed at once.
+    fn flush_empty_chunk(&mut self) {
+        if self.chunk.len() == 0 {
+            self.flush_chunk();
+        }
+    }
+
+    fn flush_chunk(&mut self) {
+        let flushed = self.chunk.flush(self.source.as_mut());
+        if let Some((entry, bytes)) = flushed.chunk {
+            self.page.push_chunk(entry, bytes);
+        }
+        for closed in flushed.closed {
+            if let Some(index) = closed.index
+                && let Some(entry) = self.plan.entry(index)
+            {
+                self.digest.add(entry.name, &closed.digest);
+            }
+            self.page.push(Entry::Close {
+                object: closed.object,
+                len: closed.len,
+                digest: closed.digest,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! The page that is being filled.
+
+use bytes::Bytes;
+use shared::limit;
+use shared::manifest::Entry;
+
+use super::chunk::ChunkDraft;
+
+/// Longest encoded `Close`: tag, object, length, digest.
+pub(super) const CLOSE_LEN: usize = 1 + 5 + 9 + 32;
+/// Longest encoded `Slice`: object, offset, length.
+pub(super) const SLICE_LEN: usize = 5 + 9 + 5;
+/// Longest encoded `Chunk` without its slices: tag, length, hash, number of slices.
+const CHUNK_LEN: usize = 1 + 5 + 32 + 3;
+/// Longest encoded `Open` without its name: tag, object, length of the name, kind,
+/// modification time, executable bit.
+const OPEN_LEN: usize = 1 + 5 + 3 + 1 + (1 + 9 + 5) + 1;
+/// Longest encoded `End`: tag, length, digest.
+const END_LEN: usize = 1 + 9 + 32;
+
+/// Entries and chunks so far, with the most that they can take when encoded.
+#[derive(Debug, Default)]
+pub(super) struct PageDraft {
+    entries: Vec<Entry>,
+    chunks: Vec<Bytes>,
+    encoded: usize,
+    content: u64,
+}
+
+impl PageDraft {
+    /// Whether the page, with the chunk that is being filled, takes no further object.
+    pub(super) fn is_full(&self, chunk: &ChunkDraft) -> bool {
+        // A further object adds its Open, Close and Chunk, and the log its End.
+        let entries = self.entries.len() + chunk.entries() + 4;
+        self.content >= limit::PAGE_CONTENT_AIM
+            || self.encoded + CHUNK_LEN + chunk.encoded_len() >= limit::PAGE_LEN_AIM
+            || entries > limit::PAGE_ENTRIES_MAX
+    }
+
+    /// Content bytes of the chunks.
+    pub(super) const fn content(&self) -> u64 {
+        self.content
+    }
+
+    /// Adds an entry that is no chunk.
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.encoded += encoded_max(&entry);
+        self.entries.push(entry);
+    }
+
+    /// Adds a chunk with its payload.
+    pub(super) fn push_chunk(&mut self, entry: Entry, bytes: Bytes) {
+        self.content = self.content.saturating_add(bytes.len() as u64);
+        self.chunks.push(bytes);
+        self.push(entry);
+    }
+
+    /// The entries and the payloads of the chunks.
+    pub(super) fn into_parts(self) -> (Vec<Entry>, Vec<Bytes>) {
+        (self.entries, self.chunks)
+    }
+}
+
+fn encoded_max(entry: &Entry) -> usize {
+    match entry {
+        Entry::Chunk { slices, .. } => CHUNK_LEN + SLICE_LEN * slices.len(),
+        Entry::Open { name, .. } => OPEN_LEN + name.len(),
+        Entry::Close { .. } => CLOSE_LEN,
+        Entry::End { .. } => END_LEN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::manifest::{Attributes, ObjectKind, Slice};
+    use shared::seal::Hash;
+    use shared::wire::codec::encode;
+
+    use super::*;
+
+    #[test]
+    fn no_entry_is_longer_than_reckoned() {
+        let attributes = Attributes {
+            kind: ObjectKind::File,
+            modified: Some((i64::MIN, u32::MAX)),
+            executable: true,
+        };
+        let slice = Slice {
+            object: u32::MAX,
+            offset: u64::MAX,
+            len: u32::MAX,
+        };
+        let hash = Hash([255; 32]);
+        let entries = [
+            Entry::Chunk {
+                len: u32::MAX,
+                hash,
+                slices: vec![slice; 4096],
+            },
+            Entry::Open {
+                object: u32::MAX,
+                name: "x".repeat(4096),
+                attributes,
+            },
+            Entry::Close {
+                object: u32::MAX,
+                len: u64::MAX,
+                digest: hash,
+            },
+            Entry::End {
+                content_len: u64::MAX,
+                digest: hash,
+            },
+        ];
+        for entry in entries {
+            assert_eq!(
+                encode(&entry).len(),
+                encoded_max(&entry),
+                "{:?}",
+                std::mem::discriminant(&entry)
+            );
+        }
+    }
+}

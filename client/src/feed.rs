@@ -1,0 +1,83 @@
+//! Feeding a job: cutting ahead within a window, dropping what is durable at the base.
+
+use std::sync::Arc;
+
+use shared::id::PeerId;
+use shared_io::content::Window;
+use shared_io::job::Job;
+use shared_io::store::StoreError;
+
+use crate::cut::{CutError, CutPage, Cutter};
+use crate::session::Standing;
+
+/// Content bytes that are kept until they are durable at the base. The base lets 16 MiB be on
+/// their way; what is more covers the time of its flush at 1 Gbit/s.
+const WINDOW_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+/// Why the feeding ended before all content was durable at the base.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FeedError {
+    /// A source.
+    #[error(transparent)]
+    Cut(#[from] CutError),
+    /// The window.
+    #[error("keeping a chunk")]
+    Store(#[from] StoreError),
+    /// The cutter panicked.
+    #[error("the cutter has ended")]
+    Cutter(#[from] tokio::task::JoinError),
+    /// The job is closed, or the push was dropped.
+    #[error("the push was stopped")]
+    Stopped,
+    /// The base does not take this client any more.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// Feeds `job` from `cutter` until everything is durable at the base.
+pub(crate) async fn run(
+    standing: Arc<Standing>,
+    job: Arc<Job>,
+    window: Arc<Window>,
+    mut cutter: Cutter,
+) -> Result<(), FeedError> {
+    loop {
+        wait_until(&standing, &job, &window, |_| window.bytes() < WINDOW_BYTES_MAX).await?;
+        let (back, cut) = tokio::task::spawn_blocking(move || {
+            let cut = cutter.next();
+            (cutter, cut)
+        })
+        .await?;
+        cutter = back;
+        let Some(CutPage { page, page_decoded, chunks }) = cut? else { break };
+        job.publish(&page, &Arc::new(page_decoded), chunks)?;
+    }
+    let stored = |job: &Job| job.with_relay(|relay| relay.is_complete_at(&PeerId::Base));
+    wait_until(&standing, &job, &window, stored).await
+}
+
+async fn wait_until(
+    standing: &Standing,
+    job: &Arc<Job>,
+    window: &Window,
+    done: impl Fn(&Job) -> bool,
+) -> Result<(), FeedError> {
+    loop {
+        let news = standing.news.notified();
+        let mut news = std::pin::pin!(news);
+        news.as_mut().enable();
+        let durable = job.with_relay(|relay| relay.durable_at(&PeerId::Base));
+        window.forget_below(durable);
+        if done(job) {
+            return Ok(());
+        }
+        if let Some(lost) = standing.lost().clone() {
+            return Err(FeedError::Lost(lost));
+        }
+        tokio::select! {
+            biased;
+            () = job.over().cancelled() => return Err(FeedError::Stopped),
+            () = news => {}
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Pushing a file set: a job, its feeding, and its events.
+
+use std::sync::Arc;
+
+use shared::id::JobId;
+use shared::job::{Dimensions, JobObject};
+use shared::view::Event;
+use shared::wire::request::{JobRef, Reply, Request};
+use shared_io::content::Window;
+use shared_io::data_folder::{DataFolderError, random};
+use shared_io::job::{Job, Keeping, Origin};
+use shared_io::link::chain;
+use tokio::sync::oneshot;
+
+use crate::cut::{CutError, Cutter};
+use crate::feed::{self, FeedError};
+use crate::session::{AskError, Standing};
+use crate::tree::Plan;
+use crate::watch::Watch;
+
+/// Why a push cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// A source changed, vanished or cannot be read; the job has failed.
+    #[error(transparent)]
+    Source(#[from] CutError),
+    /// The base refuses, or cannot be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The job object is not what was asked for.
+    #[error("the base's job object: {0}")]
+    Object(String),
+    /// The system gives no randomness.
+    #[error(transparent)]
+    System(#[from] DataFolderError),
+    /// The feeding of the job has ended by itself.
+    #[error("feeding the job: {0}")]
+    Feed(String),
+}
+
+/// A job that is being pushed. Dropping it stops the feeding and leaves the job.
+#[derive(Debug)]
+pub struct Push {
+    job: Arc<Job>,
+    watch: Watch,
+    standing: Arc<Standing>,
+    fed: Option<oneshot::Receiver<Result<(), FeedError>>>,
+}
+
+impl Push {
+    pub(crate) async fn start(
+        standing: Arc<Standing>,
+        plan: Plan,
+        dimensions: Dimensions,
+    ) -> Result<Self, PushError> {
+        let key = random()?;
+        let object = create(&standing, key, dimensions).await?;
+        let window = Arc::new(Window::new());
+        let keeping = Keeping::Window(Arc::clone(&window));
+        let cutter = Cutter::new(plan, object.id, object.chunk_max);
+        let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
+        standing.relays.insert(Arc::clone(&job));
+        job.step(|relay, fx| relay.invite(&shared::id::PeerId::Base, fx));
+        let watch = Watch::start(Arc::clone(&standing), JobRef::Id(job.id())).await?;
+        let (tell, fed) = oneshot::channel();
+        let feeding = feed::run(Arc::clone(&standing), Arc::clone(&job), window, cutter);
+        standing.tasks.spawn(async move {
+            // Nobody waits for the result when the push was dropped.
+            tell.send(feeding.await).ok();
+        });
+        Ok(Self { job, watch, standing, fed: Some(fed) })
+    }
+
+    /// The job's id.
+    pub fn job(&self) -> JobId {
+        self.job.id()
+    }
+
+    /// The job object that the base made.
+    pub fn created(&self) -> &JobObject {
+        self.job.object()
+    }
+
+    /// The next event; `None` behind the last one, `Closed`.
+    ///
+    /// # Errors
+    /// [`PushError`] if a source fails, the base refuses or cannot be reached any more.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn next(&mut self) -> Result<Option<Event>, PushError> {
+        loop {
+            let Some(fed) = &mut self.fed else { return Ok(self.watch.next().await?) };
+            tokio::select! {
+                biased;
+                result = fed => {
+                    self.fed = None;
+                    self.feeding_ended(result.unwrap_or(Err(FeedError::Stopped))).await?;
+                }
+                event = self.watch.next() => return Ok(event?),
+            }
+        }
+    }
+
+    /// Waits until the base has all content durable: the client may leave then.
+    ///
+    /// # Errors
+    /// [`PushError`] if a source fails or the base cannot be reached any more.
+    pub async fn stored(&mut self) -> Result<(), PushError> {
+        let Some(fed) = self.fed.take() else { return Ok(()) };
+        let result = fed.await.unwrap_or(Err(FeedError::Stopped));
+        self.feeding_ended(result).await
+    }
+
+    async fn feeding_ended(&self, result: Result<(), FeedError>) -> Result<(), PushError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(FeedError::Cut(error)) => {
+                self.standing.tell_failed(self.job(), &error).await;
+                Err(PushError::Source(error))
+            }
+            // The job was closed under it: the events tell.
+            Err(FeedError::Stopped) => Ok(()),
+            Err(error @ (FeedError::Store(_) | FeedError::Cutter(_) | FeedError::Lost(_))) => {
+                Err(PushError::Feed(chain(&error)))
+            }
+        }
+    }
+}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        self.standing.relays.remove(self.job.id());
+    }
+}
+
+/// Asks for the job until there is an answer; the key makes it one job however often.
+async fn create(
+    standing: &Standing,
+    key: [u8; 16],
+    dimensions: Dimensions,
+) -> Result<JobObject, PushError> {
+    let request = Request::Create { key, dimensions: Box::new(dimensions) };
+    let signed = loop {
+        match standing.ask(&request).await {
+            Ok(Reply::Created(signed)) => break signed,
+            Ok(_) => return Err(AskError::Answer.into()),
+            Err(AskError::Broken(error)) => {
+                tracing::debug!(%error, "asking for the job again");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let link = standing.link().await.map_err(PushError::Object)?;
+    let key = link.identity().public_key;
+    signed.open(&key).map_err(|error| PushError::Object(chain(&error)))
+}

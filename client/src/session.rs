@@ -1,0 +1,283 @@
+//! A client's standing with a base: its connection, made again when it breaks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quinn::Endpoint;
+use shared::id::{PeerId, Role};
+use shared::seal::Hash;
+use shared::wire::code::Code;
+use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
+use shared_io::clock::Clock;
+use shared_io::job::{Job, Relays, Surroundings, Watcher};
+use shared_io::link::{Conduct, Link, Links, Taken};
+use shared_io::request::{self, RequestError};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connect::{self, ConnectError, ConnectOptions};
+use crate::cut::CutError;
+use crate::push::{Push, PushError};
+use crate::tree::Plan;
+use crate::watch::Watch;
+
+/// How long the base gets to acknowledge what was said last.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How long one try to reach the base again lasts before the next begins.
+const AGAIN: Duration = Duration::from_secs(20);
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The base says no.
+    #[error("{}", .0.text)]
+    Refused(Refusal),
+    /// The base answers something else.
+    #[error("the base answers with something else than was asked")]
+    Answer,
+    /// The connection broke.
+    #[error("the connection to the base broke")]
+    Broken(#[from] RequestError),
+}
+
+impl AskError {
+    /// Whether the base refused because of role, identity or quota.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.kind, RefusalKind::Rights))
+    }
+}
+
+/// A connection to a base.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// What the tasks of a client share.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    options: ConnectOptions,
+    endpoint: Endpoint,
+    pub(crate) relays: Arc<Relays>,
+    links: Arc<Links>,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// The link that is up, or none while it is made again.
+    link: watch::Sender<Option<Arc<Link>>>,
+    /// Why the connection will not come back.
+    lost: Mutex<Option<String>>,
+    /// Told when the base's account of a job here has changed.
+    pub(crate) news: Notify,
+}
+
+impl Client {
+    /// Connects to a base.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the identity cannot be used, the base refuses it, or nobody is
+    /// reached in time.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        let endpoint = connect::open_endpoint(&options).await?;
+        let greeted = connect::reach(&endpoint, &options.base, options.patience).await?;
+        let standing = Arc::new(Standing {
+            options,
+            endpoint,
+            relays: Arc::new(Relays::default()),
+            links: Arc::new(Links::default()),
+            clock: Clock::start(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            link: watch::Sender::new(None),
+            lost: Mutex::new(None),
+            news: Notify::new(),
+        });
+        let running = standing.start_link(greeted);
+        standing.tasks.spawn(Arc::clone(&standing).keep_connected(running));
+        Ok(Self { standing })
+    }
+
+    /// Asks the base one question with one answer.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses or the connection breaks.
+    pub async fn request(&self, request: Request) -> Result<Reply, AskError> {
+        self.standing.ask(&request).await
+    }
+
+    /// Watches a job from now on: its state first, then its events until it is closed.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses or the connection breaks.
+    pub async fn watch(&self, job: JobRef) -> Result<Watch, AskError> {
+        Watch::start(Arc::clone(&self.standing), job).await
+    }
+
+    /// Makes a job of `plan` and feeds it in the background.
+    ///
+    /// # Errors
+    /// [`PushError`] if the base does not make the job.
+    pub async fn push(
+        &self,
+        plan: Plan,
+        dimensions: shared::job::Dimensions,
+    ) -> Result<Push, PushError> {
+        Push::start(Arc::clone(&self.standing), plan, dimensions).await
+    }
+
+    /// Waits until the base has acknowledged what was said last, and closes the connection.
+    pub async fn close(self) {
+        let standing = &self.standing;
+        let link = standing.link.borrow().clone();
+        if let Some(link) = link {
+            link.farewell(Code::Done, FAREWELL).await;
+        }
+        standing.stop.cancel();
+        standing.relays.all().iter().for_each(|job| job.stop());
+        standing.endpoint.close(Code::Done.number().into(), b"done");
+        standing.tasks.close();
+        standing.tasks.wait().await;
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.standing.stop.cancel();
+        self.standing.relays.all().iter().for_each(|job| job.stop());
+        self.standing.endpoint.close(Code::Done.number().into(), b"dropped");
+    }
+}
+
+impl Standing {
+    /// What the jobs of this client share.
+    pub(crate) fn surroundings(self: &Arc<Self>) -> Arc<Surroundings> {
+        Arc::new(Surroundings {
+            clock: self.clock,
+            links: Arc::clone(&self.links),
+            tasks: self.tasks.clone(),
+            flusher: None,
+            watcher: Arc::clone(self) as Arc<dyn Watcher>,
+        })
+    }
+
+    /// The link, as soon as there is one.
+    ///
+    /// # Errors
+    /// Why there will be none any more.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, String> {
+        let mut link = self.link.subscribe();
+        let found = link.wait_for(|link| link.is_some() || self.lost().is_some()).await;
+        match found.ok().and_then(|found| found.clone()) {
+            Some(link) => Ok(link),
+            None => Err(self.lost().clone().unwrap_or_else(|| "the client is closed".to_owned())),
+        }
+    }
+
+    /// Asks one question; its answer is the first reply.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, AskError> {
+        let link = self.link().await.map_err(|_lost| AskError::Answer)?;
+        let mut asked = request::ask(link.connection(), request).await?;
+        match asked.next().await? {
+            Some(Reply::Refused(refusal)) => Err(AskError::Refused(refusal)),
+            Some(reply) => Ok(reply),
+            None => Err(AskError::Answer),
+        }
+    }
+
+    /// Says that the publisher of a job cannot go on.
+    pub(crate) async fn tell_failed(&self, job: shared::id::JobId, error: &CutError) {
+        let mut reason = error.to_string();
+        while reason.len() > shared::limit::REASON_LEN_MAX {
+            reason.pop();
+        }
+        if let Err(error) = self.ask(&Request::Fail { job, reason }).await {
+            tracing::warn!(%job, %error, "the base was not told that the job has failed");
+        }
+    }
+
+    fn start_link(
+        self: &Arc<Self>,
+        greeted: shared_io::greet::Greeted<shared::wire::message::Welcome>,
+    ) -> impl Future<Output = String> + Send + use<> {
+        let clock = self.clock;
+        let (link, queues) =
+            Link::new(PeerId::Base, greeted.identity, greeted.connection, clock, 0, None);
+        link.run(greeted.control, queues, Arc::clone(self) as Arc<dyn Conduct>)
+    }
+
+    /// Runs the link, and makes another one whenever it ends, until the client is closed.
+    async fn keep_connected(self: Arc<Self>, first: impl Future<Output = String> + Send) {
+        let mut why = tokio::select! {
+            biased;
+            why = first => why,
+            () = self.stop.cancelled() => return,
+        };
+        loop {
+            tracing::warn!(%why, "the connection to the base is gone; trying to reach it again");
+            let reached = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                reached = connect::reach(&self.endpoint, &self.options.base, AGAIN) => reached,
+            };
+            why = match reached {
+                Ok(greeted) => {
+                    let running = self.start_link(greeted);
+                    tokio::select! {
+                        biased;
+                        why = running => why,
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+                Err(error) if error.is_unreachable() => error.to_string(),
+                Err(error) => {
+                    *self.lost() = Some(error.to_string());
+                    self.link.send_replace(None);
+                    self.news.notify_waiters();
+                    return;
+                }
+            };
+        }
+    }
+
+    pub(crate) fn lost(&self) -> MutexGuard<'_, Option<String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watcher for Standing {
+    fn changed(&self, _job: &Arc<Job>, _urgent: bool) {
+        self.news.notify_waiters();
+    }
+
+    fn ended(&self, job: &Arc<Job>, size: u64, _digest: Hash) {
+        tracing::debug!(job = %job.id(), size, "all content is cut");
+    }
+}
+
+impl Conduct for Standing {
+    fn role(&self) -> Role {
+        self.options.identity.role()
+    }
+
+    fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn up(&self, link: Arc<Link>) -> Taken<'_> {
+        for job in self.relays.all() {
+            job.step(|relay, fx| relay.invite(&PeerId::Base, fx));
+        }
+        self.link.send_replace(Some(link));
+        Box::pin(std::future::ready(()))
+    }
+
+    fn down(&self, _link: Arc<Link>) -> Taken<'_> {
+        self.link.send_replace(None);
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,85 @@
+//! The events of a job, over as many connections as it takes.
+
+use std::sync::Arc;
+
+use shared::view::{Event, EventBody};
+use shared::wire::request::{JobRef, Reply, Request};
+use shared_io::request::{self, Asked};
+
+use crate::session::{AskError, Standing};
+
+/// A stream of a job's events: `Created` first, `Closed` last.
+#[derive(Debug)]
+pub struct Watch {
+    standing: Arc<Standing>,
+    job: JobRef,
+    asked: Option<Asked>,
+    created: bool,
+    closed: bool,
+}
+
+impl Watch {
+    pub(crate) async fn start(standing: Arc<Standing>, job: JobRef) -> Result<Self, AskError> {
+        let mut watch = Self { standing, job, asked: None, created: false, closed: false };
+        watch.ask().await?;
+        Ok(watch)
+    }
+
+    async fn ask(&mut self) -> Result<(), AskError> {
+        let link = self.standing.link().await.map_err(|_lost| AskError::Answer)?;
+        let request = Request::Watch(self.job.clone());
+        self.asked = Some(request::ask(link.connection(), &request).await?);
+        Ok(())
+    }
+
+    /// The next event; `None` behind `Closed`. A connection that breaks is made again, and
+    /// the events go on with the present state of the job.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses, or cannot be reached any more.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn next(&mut self) -> Result<Option<Event>, AskError> {
+        while !self.closed {
+            let Some(asked) = &mut self.asked else {
+                match self.ask().await {
+                    Ok(()) => continue,
+                    // Broken once more: wait for the next link.
+                    Err(AskError::Broken(error)) => {
+                        tracing::debug!(%error, "watching");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            match asked.next().await {
+                Ok(Some(Reply::Event(event))) => {
+                    if let Some(event) = self.take(*event) {
+                        return Ok(Some(event));
+                    }
+                }
+                Ok(Some(Reply::Refused(refusal))) => return Err(AskError::Refused(refusal)),
+                Ok(Some(_)) => return Err(AskError::Answer),
+                Ok(None) | Err(_) => self.asked = None,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops what a watch that was begun again repeats.
+    fn take(&mut self, event: Event) -> Option<Event> {
+        match &event.body {
+            EventBody::Created if std::mem::replace(&mut self.created, true) => None,
+            EventBody::Closed(_) => {
+                self.closed = true;
+                Some(event)
+            }
+            EventBody::Created
+            | EventBody::Progress { .. }
+            | EventBody::Node { .. }
+            | EventBody::Quorum => Some(event),
+        }
+    }
+}

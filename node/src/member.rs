@@ -1,0 +1,305 @@
+//! What a node does about what its base says: accepts jobs, drops them, reports on them.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use shared::control::Pace;
+use shared::id::{JobId, PeerId, Role};
+use shared::job::{JobObject, JobObjectError, SignedJob};
+use shared::seal::{Hash, PublicKey};
+use shared::wire::codec;
+use shared::wire::message::{
+    Answer, Assign, FrameType, Phase, Query, Report, StateKind, Welcome,
+};
+use shared::wire::request::{Reply, Request};
+use shared_io::clock::Clock;
+use shared_io::data_folder::DataFolder;
+use shared_io::health::Readiness;
+use shared_io::job::{Job, Keeping, Origin, Relays, Restored, Surroundings, Watcher};
+use shared_io::link::{Conduct, Link, Links, Taken, chain};
+use shared_io::request;
+use shared_io::store::{FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreRoot};
+use tokio_util::task::TaskTracker;
+
+use crate::state::NodeState;
+use crate::{Config, NodeError};
+
+/// Bytes that stay free on the disk when a job is accepted.
+const DISK_RESERVE: u64 = 64 * 1024 * 1024;
+
+/// A node's jobs and its place at the base.
+#[derive(Debug)]
+pub(crate) struct Member {
+    config: Config,
+    folder: DataFolder,
+    root: Arc<StoreRoot>,
+    state: Mutex<NodeState>,
+    relays: Arc<Relays>,
+    links: Arc<Links>,
+    clock: Clock,
+    surroundings: OnceLock<Arc<Surroundings>>,
+}
+
+impl Member {
+    /// Takes up what the data folder holds.
+    pub(crate) fn start(
+        config: Config,
+        folder: DataFolder,
+        tasks: TaskTracker,
+    ) -> Result<Arc<Self>, NodeError> {
+        let state = NodeState::start(&folder)?;
+        let root = StoreRoot::open(&folder.path().join("jobs"), Layout::Files)?;
+        let relays = Arc::new(Relays::default());
+        let known = Arc::clone(&relays);
+        let flusher =
+            Flusher::start(Arc::clone(&root), NODE_FLUSH_EVERY, FLUSH_BYTES_MAX, move |flushed| {
+                if let Some(job) = known.get(flushed.job) {
+                    job.flushed(&flushed);
+                }
+            })?;
+        let member = Arc::new(Self {
+            config,
+            folder,
+            root,
+            state: Mutex::new(state),
+            relays,
+            links: Arc::new(Links::default()),
+            clock: Clock::start(),
+            surroundings: OnceLock::new(),
+        });
+        let surroundings = Surroundings {
+            clock: member.clock,
+            links: Arc::clone(&member.links),
+            tasks,
+            flusher: Some(Arc::new(flusher)),
+            watcher: Arc::clone(&member) as Arc<dyn Watcher>,
+        };
+        let surroundings = member.surroundings.get_or_init(|| Arc::new(surroundings));
+        member.recover(surroundings)?;
+        Ok(member)
+    }
+
+    fn recover(&self, surroundings: &Arc<Surroundings>) -> Result<(), NodeError> {
+        let key = self.state().base_key;
+        let open = |job: &SignedJob| match key {
+            Some(key) => job.open(&key),
+            None => Err(JobObjectError::Signature),
+        };
+        let recovery = self.root.recover(&open)?;
+        for refused in recovery.refused {
+            let (path, reason) = (refused.path.display(), refused.reason);
+            tracing::warn!(%path, %reason, "this folder is left alone: it is no job");
+        }
+        for found in recovery.jobs {
+            for note in &found.notes {
+                tracing::warn!(job = %found.object.id, %note, "damaged; it will be fetched again");
+            }
+            let restored = Restored {
+                manifest: found.manifest,
+                held: found.held,
+                pages_durable: found.pages_durable,
+                complete: found.complete,
+            };
+            let around = Arc::clone(surroundings);
+            let job = Job::restore(found.object, Origin::Signed, found.store, around, restored)?;
+            self.relays.insert(job);
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) const fn folder(&self) -> &DataFolder {
+        &self.folder
+    }
+
+    pub(crate) const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        self.lock_state().clone()
+    }
+
+    pub(crate) fn base_link(&self) -> Option<Arc<Link>> {
+        self.links.get(&PeerId::Base)
+    }
+
+    pub(crate) fn free_space(&self) -> u64 {
+        self.root.free_space().unwrap_or(0)
+    }
+
+    /// The base has welcomed this node: its terms are durable before they are acted upon.
+    pub(crate) fn welcomed(&self, welcome: &Welcome, key: PublicKey) -> Result<(), NodeError> {
+        let mut state = self.lock_state();
+        state.epoch = welcome.epoch;
+        state.incarnation = welcome.incarnation;
+        state.base_key = Some(key);
+        state.save(&self.folder)
+    }
+
+    /// Stops all jobs; what was received becomes durable when the flusher is dropped.
+    pub(crate) fn stop(&self) {
+        for job in self.relays.all() {
+            job.stop();
+        }
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, NodeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_up(&self, link: &Arc<Link>, id: JobId, signed: &SignedJob) {
+        if let Some(job) = self.relays.get(id) {
+            self.tell_report(&job, true);
+            return;
+        }
+        let object = match signed.open(&link.identity().public_key) {
+            Ok(object) if object.id == id => object,
+            Ok(_) => return link.fault(shared::wire::code::Code::Fault, "another job's object"),
+            Err(error) => {
+                return link.fault(shared::wire::code::Code::Fault, &chain(&error));
+            }
+        };
+        if let Err(reason) = self.accept(link, signed, object).await {
+            tracing::warn!(job = %id, %reason, "the job is refused");
+            let phase = Phase::Failed(reason);
+            let report = Report { phase, bytes: 0, rate_bps: 0, upstreams: Vec::new() };
+            link.set_state(StateKind::Report, id, codec::encode(&report), Pace::Now);
+        }
+    }
+
+    async fn accept(
+        &self,
+        link: &Arc<Link>,
+        signed: &SignedJob,
+        object: JobObject,
+    ) -> Result<(), String> {
+        self.check_servers(link, &object).await?;
+        let root = Arc::clone(&self.root);
+        let (signed, kept) = (signed.clone(), object.clone());
+        let free = self.free_space();
+        let needed = object.size.unwrap_or(0).saturating_add(DISK_RESERVE);
+        if free < needed {
+            return Err(format!("disk full: the job needs {needed} bytes, {free} are free"));
+        }
+        let create = tokio::task::spawn_blocking(move || root.create(&signed, &kept));
+        let store = match create.await {
+            Ok(Ok(store)) => store,
+            Ok(Err(error)) => return Err(chain(&error)),
+            Err(error) => return Err(error.to_string()),
+        };
+        let Some(surroundings) = self.surroundings.get() else { return Ok(()) };
+        let around = Arc::clone(surroundings);
+        let job = Job::new(object, Origin::Signed, Keeping::Disk(store), around);
+        self.relays.insert(Arc::clone(&job));
+        self.tell_report(&job, true);
+        Ok(())
+    }
+
+    /// Fetches the server list and checks that this node is on it.
+    async fn check_servers(&self, link: &Arc<Link>, object: &JobObject) -> Result<(), String> {
+        let request = Request::Servers { job: object.id, hash: object.servers_hash };
+        let fetch = async {
+            let mut asked = request::ask(link.connection(), &request).await?;
+            asked.next().await
+        };
+        match fetch.await {
+            Ok(Some(Reply::Servers(list))) if list.hash() == object.servers_hash => {
+                if list.names().contains(self.config.identity.name()) {
+                    Ok(())
+                } else {
+                    Err("this node is not on the job's server list".to_owned())
+                }
+            }
+            Ok(_) => Err("the base does not give the job's server list".to_owned()),
+            Err(error) => Err(format!("the job's server list: {}", chain(&error))),
+        }
+    }
+
+    async fn drop_job(&self, link: &Arc<Link>, id: JobId) {
+        if let Some(job) = self.relays.remove(id)
+            && let Keeping::Disk(store) = job.keeping()
+        {
+            let store: Arc<JobStore> = Arc::clone(store);
+            match tokio::task::spawn_blocking(move || store.remove()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(job = %id, error = chain(&error), "the job's files stay");
+                }
+                Err(error) => tracing::error!(job = %id, %error, "the job's files stay"),
+            }
+        }
+        let report = Report { phase: Phase::Dropped, bytes: 0, rate_bps: 0, upstreams: Vec::new() };
+        link.set_state(StateKind::Report, id, codec::encode(&report), Pace::Now);
+    }
+
+    fn tell_report(&self, job: &Arc<Job>, urgent: bool) {
+        if let Some(link) = self.base_link() {
+            let pace = if urgent { Pace::Now } else { Pace::Relaxed };
+            link.set_state(StateKind::Report, job.id(), codec::encode(&job.report()), pace);
+        }
+    }
+}
+
+impl Watcher for Member {
+    fn changed(&self, job: &Arc<Job>, urgent: bool) {
+        self.tell_report(job, urgent);
+    }
+
+    fn ended(&self, job: &Arc<Job>, size: u64, _digest: Hash) {
+        tracing::debug!(job = %job.id(), size, "the end of the log is known");
+    }
+}
+
+impl Conduct for Member {
+    fn role(&self) -> Role {
+        Role::Node
+    }
+
+    fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn up(&self, _link: Arc<Link>) -> Taken<'_> {
+        for job in self.relays.all() {
+            self.tell_report(&job, true);
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn down(&self, _link: Arc<Link>) -> Taken<'_> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn assign(&self, link: Arc<Link>, job: JobId, assign: Assign) -> Taken<'_> {
+        Box::pin(async move {
+            match assign {
+                Assign::Open(signed) | Assign::Closed(signed) => {
+                    self.take_up(&link, job, &signed).await;
+                }
+                Assign::Drop => self.drop_job(&link, job).await,
+            }
+        })
+    }
+
+    fn query(&self, link: &Arc<Link>, query: Query) {
+        let report = self.relays.get(query.job).map(|job| job.report());
+        let answer = Answer { job: query.job, nonce: query.nonce, report };
+        link.send_frame(FrameType::Answer, &codec::encode(&answer));
+    }
+}
+
+impl Readiness for Member {
+    fn ready(&self) -> Result<(), String> {
+        match self.base_link() {
+            Some(_) => Ok(()),
+            None => Err(format!("not joined to the base {}", self.config.base)),
+        }
+    }
+}

@@ -1,0 +1,732 @@
+//! A job at this process: its engine, its content, and the effects of the one on the other.
+//!
+//! The engine stands behind a mutex and every effect is carried out while it is held: none
+//! of them waits, and so the newest state is also the last one told. Work that blocks — the
+//! disk, hashing — is done by [`Job::work`], one at a time per job, on the blocking pool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use ring::signature::Ed25519KeyPair;
+use shared::chunk_set::ChunkSet;
+use shared::control::Pace;
+use shared::id::{JobId, Name, PeerId};
+use shared::job::JobObject;
+use shared::limit;
+use shared::manifest::{Entry, Manifest, Page, PageBytes};
+use shared::relay::{Effect, Landing, Next, Relay};
+use shared::seal::Hash;
+use shared::wire::code::Code;
+use shared::wire::codec;
+use shared::wire::message::{Offer, Report, StateKind, Want};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::content::Content;
+use crate::link::{Link, Links, chain};
+use crate::outlet;
+use crate::recent::Recent;
+use crate::store::{Flushed, Flusher, JobStore};
+use crate::telemetry;
+
+/// Bytes of content that may be on their way to a job here.
+pub const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of a job's newest chunks that stay in memory for further receivers.
+const RECENT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of pages that wait for the pages before them.
+const PARKED_PAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Where a job's pages come from, and so how they are judged.
+pub enum Origin {
+    /// From sources; every page is signed with the key in the job object.
+    Signed,
+    /// From the publisher, unsigned: this is the base, which signs them with this key.
+    Drafts {
+        /// The client that owns the job; drafts of others are refused.
+        publisher: Name,
+        /// The base's key.
+        key: Arc<Ed25519KeyPair>,
+    },
+    /// From this process itself, unsigned: this is the publisher.
+    Own,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signed => f.write_str("Signed"),
+            Self::Drafts { publisher, .. } => write!(f, "Drafts({publisher})"),
+            Self::Own => f.write_str("Own"),
+        }
+    }
+}
+
+/// What a role wants to know of its jobs. Called without any lock held; must not block.
+pub trait Watcher: fmt::Debug + Send + Sync + 'static {
+    /// The job's account has changed; `urgent` if by more than a number.
+    fn changed(&self, job: &Arc<Job>, urgent: bool);
+    /// The end of the log is known: content bytes and digest.
+    fn ended(&self, job: &Arc<Job>, size: u64, digest: Hash);
+}
+
+/// What every job of a process shares.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The process's clock.
+    pub clock: Clock,
+    /// Its links.
+    pub links: Arc<Links>,
+    /// The owner of its blocking work.
+    pub tasks: TaskTracker,
+    /// What groups its writes to disk; absent for a publisher.
+    pub flusher: Option<Arc<Flusher>>,
+    /// Who is told of changes.
+    pub watcher: Arc<dyn Watcher>,
+}
+
+/// Where a job's content is kept.
+#[derive(Debug, Clone)]
+pub enum Keeping {
+    /// On disk.
+    Disk(Arc<JobStore>),
+    /// In a publisher's window.
+    Window(Arc<crate::content::Window>),
+}
+
+impl Keeping {
+    fn content(&self) -> &dyn Content {
+        match self {
+            Self::Disk(store) => store.as_ref(),
+            Self::Window(window) => window.as_ref(),
+        }
+    }
+}
+
+/// A job at this process.
+#[derive(Debug)]
+pub struct Job {
+    object: JobObject,
+    origin: Origin,
+    keeping: Keeping,
+    surroundings: Arc<Surroundings>,
+    relay: Mutex<Relay>,
+    inbound: Mutex<Inbound>,
+    recent: Mutex<Recent>,
+    outlets: Mutex<BTreeMap<PeerId, Arc<Notify>>>,
+    pace: Mutex<Option<Instant>>,
+    over: CancellationToken,
+}
+
+/// What has arrived and waits to be verified and stored, and the manifest it is judged by.
+#[derive(Debug)]
+struct Inbound {
+    queue: Vec<Arrival>,
+    queued_bytes: usize,
+    working: bool,
+    /// Taken out by the one worker while it works.
+    desk: Option<Box<Desk>>,
+}
+
+/// What only the job's worker touches.
+#[derive(Debug)]
+struct Desk {
+    manifest: Manifest,
+    parked_pages: BTreeMap<u32, (PageBytes, Option<Arc<Link>>)>,
+    parked_bytes: usize,
+    parked_chunks: BTreeMap<u64, (Bytes, Option<Arc<Link>>)>,
+}
+
+/// A whole record that has arrived.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A page.
+    Page(PageBytes, Option<Arc<Link>>),
+    /// A chunk's payload.
+    Chunk(u64, Bytes, Option<Arc<Link>>),
+}
+
+/// What a restart found of a job.
+#[derive(Debug)]
+pub struct Restored {
+    /// The pages found, taken up.
+    pub manifest: Manifest,
+    /// The chunks that are durable.
+    pub held: ChunkSet,
+    /// Pages that are durable with all their chunks.
+    pub pages_durable: u32,
+    /// Whether everything is in place.
+    pub complete: bool,
+}
+
+impl Job {
+    /// A job of which nothing is here yet.
+    pub fn new(
+        object: JobObject,
+        origin: Origin,
+        keeping: Keeping,
+        surroundings: Arc<Surroundings>,
+    ) -> Arc<Self> {
+        let manifest = Manifest::new(object.id, object.chunk_max);
+        let window = WINDOW_BYTES / u64::from(object.chunk_max.max(1));
+        let relay = Relay::new(object.stripes, window);
+        Arc::new(Self::build(object, origin, keeping, surroundings, (manifest, relay)))
+    }
+
+    /// A job that a restart has found.
+    ///
+    /// # Errors
+    /// The store's error if its pages cannot be read back.
+    pub fn restore(
+        object: JobObject,
+        origin: Origin,
+        store: Arc<JobStore>,
+        surroundings: Arc<Surroundings>,
+        restored: Restored,
+    ) -> Result<Arc<Self>, crate::store::StoreError> {
+        let window = WINDOW_BYTES / u64::from(object.chunk_max.max(1));
+        let mut relay = Relay::new(object.stripes, window);
+        let mut fx = Vec::new();
+        let pages = restored.manifest.pages();
+        for index in 0..pages {
+            let page = store.decoded(index)?;
+            let lens: Vec<u32> = page.page().chunks().map(|(_, len, ..)| len).collect();
+            let last = index + 1 == pages && restored.manifest.end().is_some();
+            relay.page(&lens, last, &mut fx);
+        }
+        relay.restore(&restored.held, restored.complete);
+        let published = match origin {
+            Origin::Drafts { .. } => restored.pages_durable,
+            Origin::Signed | Origin::Own => pages,
+        };
+        relay.publish(published, &mut fx);
+        let parts = (restored.manifest, relay);
+        Ok(Arc::new(Self::build(object, origin, Keeping::Disk(store), surroundings, parts)))
+    }
+
+    fn build(
+        object: JobObject,
+        origin: Origin,
+        keeping: Keeping,
+        surroundings: Arc<Surroundings>,
+        (manifest, relay): (Manifest, Relay),
+    ) -> Self {
+        let desk = Desk {
+            manifest,
+            parked_pages: BTreeMap::new(),
+            parked_bytes: 0,
+            parked_chunks: BTreeMap::new(),
+        };
+        let inbound = Inbound {
+            queue: Vec::new(),
+            queued_bytes: 0,
+            working: false,
+            desk: Some(Box::new(desk)),
+        };
+        Self {
+            object,
+            origin,
+            keeping,
+            surroundings,
+            relay: Mutex::new(relay),
+            inbound: Mutex::new(inbound),
+            recent: Mutex::new(Recent::new(RECENT_BYTES)),
+            outlets: Mutex::new(BTreeMap::new()),
+            pace: Mutex::new(None),
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// The job object.
+    pub const fn object(&self) -> &JobObject {
+        &self.object
+    }
+
+    /// The job's id.
+    pub const fn id(&self) -> JobId {
+        self.object.id
+    }
+
+    /// Where its content is kept.
+    pub const fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// Whether its pages travel unsigned from here.
+    pub(crate) const fn sends_drafts(&self) -> bool {
+        matches!(self.origin, Origin::Own)
+    }
+
+    /// Whether pages come in as drafts, and if so whether `link` may send them.
+    pub(crate) fn takes_drafts_of(&self, link: &Link) -> bool {
+        match &self.origin {
+            Origin::Drafts { publisher, .. } => *publisher == link.identity().name,
+            Origin::Signed | Origin::Own => false,
+        }
+    }
+
+    /// Cancelled when the job is dropped here.
+    pub const fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+
+    /// Stops everything that this process does about the job.
+    pub fn stop(&self) {
+        self.over.cancel();
+    }
+
+    /// The job's report.
+    pub fn report(&self) -> Report {
+        self.relay().report(self.surroundings.clock.now())
+    }
+
+    /// Reads the engine's state.
+    pub fn with_relay<T>(&self, read: impl FnOnce(&Relay) -> T) -> T {
+        read(&self.relay())
+    }
+
+    /// Runs the engine and carries out its effects.
+    pub fn step<T>(self: &Arc<Self>, run: impl FnOnce(&mut Relay, &mut Vec<Effect>) -> T) -> T {
+        let mut fx = Vec::new();
+        let mut report = None;
+        let result = {
+            let mut relay = self.relay();
+            let result = run(&mut relay, &mut fx);
+            for effect in fx {
+                self.carry_out(effect, &mut report);
+            }
+            result
+        };
+        if let Some(urgent) = report {
+            self.surroundings.watcher.changed(self, urgent);
+        }
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect, report: &mut Option<bool>) {
+        match effect {
+            Effect::Want { peer, want } => self.tell(&peer, StateKind::Want, codec::encode(&want)),
+            Effect::Offer { peer, offer } => {
+                self.tell(&peer, StateKind::Offer, codec::encode(&offer));
+            }
+            Effect::Ready { peer } => self.wake_outlet(&peer),
+            Effect::Report { urgent } => *report = Some(urgent || *report == Some(true)),
+        }
+    }
+
+    fn tell(&self, peer: &PeerId, kind: StateKind, body: Vec<u8>) {
+        if let Some(link) = self.surroundings.links.get(peer) {
+            link.set_state(kind, self.id(), body, Pace::Now);
+        }
+    }
+
+    fn wake_outlet(self: &Arc<Self>, peer: &PeerId) {
+        let mut outlets = self.outlets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wake) = outlets.get(peer) {
+            wake.notify_one();
+            return;
+        }
+        let Some(link) = self.surroundings.links.get(peer) else { return };
+        let wake = Arc::new(Notify::new());
+        outlets.insert(peer.clone(), Arc::clone(&wake));
+        wake.notify_one();
+        link.spawn(outlet::run(Arc::clone(self), Arc::clone(&link), wake));
+    }
+
+    /// An outlet has ended; the next record for its peer opens another one.
+    pub(crate) fn outlet_ended(&self, peer: &PeerId, wake: &Arc<Notify>) {
+        let mut outlets = self.outlets.lock().unwrap_or_else(PoisonError::into_inner);
+        if outlets.get(peer).is_some_and(|present| Arc::ptr_eq(present, wake)) {
+            outlets.remove(peer);
+        }
+    }
+
+    pub(crate) fn peer_lost(self: &Arc<Self>, peer: &PeerId) {
+        self.outlets.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+        self.step(|relay, fx| relay.peer_lost(peer, fx));
+    }
+
+    /// The records to send to `peer` next: at least one if there is any, up to `bytes_max`.
+    pub(crate) fn next_batch(&self, peer: &PeerId, bytes_max: u64) -> Vec<(Next, u32)> {
+        let mut relay = self.relay();
+        let mut batch = Vec::new();
+        let mut bytes = 0u64;
+        while bytes < bytes_max {
+            let Some(next) = relay.next_send(peer) else { break };
+            let len = match next {
+                Next::Page(_) => 4_096,
+                Next::Chunk(chunk) => relay.chunk_len(chunk),
+            };
+            bytes += u64::from(len);
+            batch.push((next, len));
+        }
+        batch
+    }
+
+    /// A chunk's payload, if it is in memory.
+    pub(crate) fn in_memory(&self, chunk: u64) -> Option<Bytes> {
+        match &self.keeping {
+            Keeping::Window(window) => window.read_chunk(chunk).ok(),
+            Keeping::Disk(_) => {
+                self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(chunk)
+            }
+        }
+    }
+
+    /// When `bytes` may go out under the job's rate cap.
+    pub(crate) fn pace(&self, bytes: u64) -> Option<Instant> {
+        let rate = self.object.rate_bps.filter(|rate| *rate > 0)?;
+        let cost = u128::from(bytes) * 8_000_000 / u128::from(rate);
+        let cost = std::time::Duration::from_micros(u64::try_from(cost).unwrap_or(u64::MAX));
+        let mut next = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let clock = self.surroundings.clock;
+        let now = clock.instant(clock.now());
+        let at = next.map_or(now, |at| at.max(now));
+        *next = Some(at + cost);
+        Some(at)
+    }
+
+    /// Whether a chunk that `link` has begun to send is welcome.
+    pub(crate) fn landing(&self, link: &Link, chunk: u64) -> Landing {
+        self.relay().landing(link.peer(), chunk)
+    }
+
+    /// A whole record has arrived. Says whether there was room for it: credit makes sure
+    /// that there is, unless the peer sends what it sent before.
+    pub fn arrived(self: &Arc<Self>, arrival: Arrival) -> bool {
+        let len = match &arrival {
+            Arrival::Page(page, _) => page.len(),
+            Arrival::Chunk(_, payload, _) => payload.len(),
+        };
+        let mut inbound = self.inbound();
+        let most = 2 * WINDOW_BYTES + PARKED_PAGES_BYTES_MAX as u64;
+        if (inbound.queued_bytes + len) as u64 > most {
+            return false;
+        }
+        inbound.queue.push(arrival);
+        inbound.queued_bytes += len;
+        if !std::mem::replace(&mut inbound.working, true) {
+            let job = Arc::clone(self);
+            self.surroundings.tasks.spawn_blocking(move || job.work());
+        }
+        true
+    }
+
+    /// Verifies and stores what has arrived until nothing is left.
+    fn work(self: &Arc<Self>) {
+        let guard = WorkGuard(self);
+        let Some(mut desk) = self.inbound().desk.take() else { return };
+        loop {
+            let arrivals = {
+                let mut inbound = self.inbound();
+                if inbound.queue.is_empty() || self.over.is_cancelled() {
+                    inbound.queue.clear();
+                    inbound.queued_bytes = 0;
+                    inbound.working = false;
+                    inbound.desk = Some(desk);
+                    break;
+                }
+                std::mem::take(&mut inbound.queue)
+            };
+            for arrival in arrivals {
+                let len = match &arrival {
+                    Arrival::Page(page, _) => page.len(),
+                    Arrival::Chunk(_, payload, _) => payload.len(),
+                };
+                self.take(&mut desk, arrival);
+                self.inbound().queued_bytes -= len;
+            }
+        }
+        drop(guard);
+    }
+
+    fn take(self: &Arc<Self>, desk: &mut Desk, arrival: Arrival) {
+        match arrival {
+            Arrival::Page(page, from) => self.take_page(desk, page, from),
+            Arrival::Chunk(chunk, payload, from) => self.take_chunk(desk, chunk, payload, from),
+        }
+    }
+
+    fn take_page(self: &Arc<Self>, desk: &mut Desk, bytes: PageBytes, from: Option<Arc<Link>>) {
+        if bytes.is_signed() && !bytes.verify(&self.object.page_key) {
+            telemetry::hash_failure();
+            return blame(from.as_ref(), "a page whose signature does not verify");
+        }
+        let page = match bytes.decode() {
+            Ok(page) => Arc::new(page),
+            Err(error) => return blame(from.as_ref(), &format!("a page: {error}")),
+        };
+        if page.index > desk.manifest.pages() {
+            desk.parked_bytes += bytes.len();
+            if desk.parked_bytes > PARKED_PAGES_BYTES_MAX {
+                return blame(from.as_ref(), "too many pages ahead of a missing one");
+            }
+            desk.parked_pages.insert(page.index, (bytes, from));
+            return;
+        }
+        if page.index < desk.manifest.pages() {
+            return self.compare_page(page.index, &bytes, from.as_ref());
+        }
+        if self.accept_page(desk, &page, bytes, from.as_ref()).is_none() {
+            return;
+        }
+        let next = desk.manifest.pages();
+        if let Some((bytes, from)) = desk.parked_pages.remove(&next) {
+            desk.parked_bytes -= bytes.len();
+            self.take_page(desk, bytes, from);
+        }
+    }
+
+    /// A page that is here already: another one under its index is an alarm.
+    fn compare_page(self: &Arc<Self>, index: u32, bytes: &PageBytes, from: Option<&Arc<Link>>) {
+        let same = self.keeping.content().read_page(index).is_ok_and(|p| p.hash() == bytes.hash());
+        if !same {
+            let text = format!("two different pages {index} of job {}", self.id());
+            tracing::error!(job = %self.id(), index, "two different pages under one index");
+            match self.origin {
+                Origin::Signed => self.fail(text),
+                // Unsigned: the publisher contradicts itself, what is here stands.
+                Origin::Drafts { .. } | Origin::Own => blame(from, &text),
+            }
+        }
+    }
+
+    fn accept_page(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        page: &Arc<Page>,
+        bytes: PageBytes,
+        from: Option<&Arc<Link>>,
+    ) -> Option<()> {
+        if let Err(error) = desk.manifest.accept(page, &bytes) {
+            self.fail(format!("page {} cannot be: {error}", page.index));
+            blame(from, &format!("page {}: {error}", page.index));
+            return None;
+        }
+        let bytes = match &self.origin {
+            Origin::Drafts { key, .. } => bytes.sign(key),
+            Origin::Signed | Origin::Own => bytes,
+        };
+        if let Err(error) = self.keeping.content().append_page(&bytes, page) {
+            self.fail(chain(&error));
+            return None;
+        }
+        let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
+        let publish = !matches!(self.origin, Origin::Drafts { .. });
+        self.step(|relay, fx| {
+            relay.page(&lens, desk.manifest.end().is_some(), fx);
+            if publish {
+                let pages = relay.pages();
+                relay.publish(pages, fx);
+            }
+        });
+        if let Some((size, digest)) = desk.manifest.end() {
+            self.surroundings.watcher.ended(self, size, digest);
+        }
+        self.mark_dirty(bytes.len());
+        let described = page.first_chunk..page.first_chunk + page.chunk_count();
+        let ready: Vec<u64> = desk.parked_chunks.range(described).map(|(c, _)| *c).collect();
+        for chunk in ready {
+            if let Some((payload, from)) = desk.parked_chunks.remove(&chunk) {
+                self.take_chunk(desk, chunk, payload, from);
+            }
+        }
+        Some(())
+    }
+
+    fn take_chunk(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        chunk: u64,
+        payload: Bytes,
+        from: Option<Arc<Link>>,
+    ) {
+        let page = match self.keeping.content().page_with(chunk) {
+            Ok(Some(page)) => page,
+            Ok(None) => {
+                desk.parked_chunks.insert(chunk, (payload, from));
+                return;
+            }
+            Err(error) => return self.fail(chain(&error)),
+        };
+        let Some((len, hash, _)) = page.chunk(chunk) else { return };
+        if payload.len() != len as usize || Hash::of(&payload) != *hash {
+            telemetry::hash_failure();
+            return blame(from.as_ref(), &format!("chunk {chunk} does not verify"));
+        }
+        if self.relay().held().contains(chunk) {
+            return telemetry::duplicate(u64::from(len));
+        }
+        if let Err(error) = self.keeping.content().write_chunk(chunk, &payload) {
+            return self.fail(chain(&error));
+        }
+        if let Keeping::Disk(_) = &self.keeping {
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk, payload);
+        }
+        if let Some(link) = &from {
+            telemetry::content_received(link.identity().role, u64::from(len));
+        }
+        let now = self.surroundings.clock.now();
+        self.step(|relay, fx| {
+            relay.hold(now, chunk, len, fx);
+            if let Some(link) = &from {
+                relay.fed_by(link.peer(), fx);
+            }
+        });
+        self.mark_dirty(len as usize);
+    }
+
+    fn mark_dirty(&self, bytes: usize) {
+        if let (Keeping::Disk(store), Some(flusher)) = (&self.keeping, &self.surroundings.flusher) {
+            if let Err(error) = flusher.dirty(store, bytes as u64) {
+                tracing::error!(job = %self.id(), %error, "content cannot become durable");
+            }
+        }
+    }
+
+    /// The publisher adds the next page with its chunks, which it has hashed itself.
+    ///
+    /// # Errors
+    /// The store's error if they cannot be kept.
+    pub fn publish(
+        self: &Arc<Self>,
+        bytes: &PageBytes,
+        page: &Arc<Page>,
+        chunks: Vec<Bytes>,
+    ) -> Result<(), crate::store::StoreError> {
+        let content = self.keeping.content();
+        content.append_page(bytes, page)?;
+        for (number, payload) in (page.first_chunk..).zip(&chunks) {
+            content.write_chunk(number, payload)?;
+        }
+        let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
+        let last = page.entries.iter().any(|entry| matches!(entry, Entry::End { .. }));
+        let now = self.surroundings.clock.now();
+        self.step(|relay, fx| {
+            relay.page(&lens, last, fx);
+            for (chunk, len) in (page.first_chunk..).zip(lens.iter().copied()) {
+                relay.hold(now, chunk, len, fx);
+            }
+            let pages = relay.pages();
+            relay.publish(pages, fx);
+        });
+        Ok(())
+    }
+
+    /// The flusher has made something of this job durable.
+    pub fn flushed(self: &Arc<Self>, flushed: &Flushed) {
+        if let Some(error) = &flushed.error {
+            return self.fail(chain(error));
+        }
+        self.step(|relay, fx| {
+            relay.flushed(&flushed.durable, fx);
+            relay.publish(flushed.pages, fx);
+            if flushed.complete {
+                relay.completed(fx);
+            }
+        });
+    }
+
+    /// This process cannot go on with the job.
+    pub fn fail(self: &Arc<Self>, reason: String) {
+        tracing::error!(job = %self.id(), %reason, "the job cannot go on here");
+        let mut reason = reason;
+        while reason.len() > limit::REASON_LEN_MAX {
+            reason.pop();
+        }
+        self.step(|relay, fx| relay.fail(reason, fx));
+    }
+
+    pub(crate) fn read_page(&self, index: u32) -> Result<PageBytes, crate::store::StoreError> {
+        self.keeping.content().read_page(index)
+    }
+
+    pub(crate) fn read_chunk(&self, chunk: u64) -> Result<Bytes, crate::store::StoreError> {
+        match self.in_memory(chunk) {
+            Some(payload) => Ok(payload),
+            None => self.keeping.content().read_chunk(chunk),
+        }
+    }
+
+    fn relay(&self) -> MutexGuard<'_, Relay> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn blame(from: Option<&Arc<Link>>, what: &str) {
+    if let Some(link) = from {
+        link.fault(Code::Fault, what);
+    }
+}
+
+/// Fails the job when its worker panics: what it was at is in an unknown state.
+struct WorkGuard<'a>(&'a Arc<Job>);
+
+impl Drop for WorkGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("its worker has panicked; see the log".to_owned());
+        }
+    }
+}
+
+/// The jobs of a process that are not dropped.
+#[derive(Debug, Default)]
+pub struct Relays(Mutex<BTreeMap<JobId, Arc<Job>>>);
+
+impl Relays {
+    /// Adds a job.
+    pub fn insert(&self, job: Arc<Job>) {
+        self.lock().insert(job.id(), job);
+    }
+
+    /// Takes a job out and stops it.
+    pub fn remove(&self, id: JobId) -> Option<Arc<Job>> {
+        let job = self.lock().remove(&id)?;
+        job.stop();
+        Some(job)
+    }
+
+    /// A job.
+    pub fn get(&self, id: JobId) -> Option<Arc<Job>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// All jobs.
+    pub fn all(&self) -> Vec<Arc<Job>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// `link`'s peer offers the job.
+    pub fn offered(&self, link: &Arc<Link>, id: JobId, offer: Offer) {
+        if let Some(job) = self.get(id) {
+            job.step(|relay, fx| relay.offered(link.peer(), offer, fx));
+        }
+    }
+
+    /// `link`'s peer wants the job.
+    pub fn wanted(&self, link: &Arc<Link>, id: JobId, want: Want) {
+        if let Some(job) = self.get(id) {
+            job.step(|relay, fx| relay.wanted(link.peer(), want, fx));
+        }
+    }
+
+    /// The connection to `peer` is gone.
+    pub(crate) fn peer_lost(&self, peer: &PeerId) {
+        for job in self.all() {
+            job.peer_lost(peer);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,20 @@
+//! quinn, tokio and the disk for the relay: the shell around the engine of `shared`.
+//!
+//! Payload moves here and nowhere else: from a job stream through [`intake`] into the
+//! content store, from there through [`outlet`] into the job streams of others. What moves
+//! when is decided by [`shared::relay`]; this crate carries it out.
+
+pub mod clock;
+pub mod content;
+pub mod data_folder;
+pub mod greet;
+pub mod health;
+pub mod intake;
+pub mod job;
+pub mod link;
+pub mod outlet;
+pub mod recent;
+pub mod request;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

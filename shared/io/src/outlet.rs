@@ -1,0 +1,133 @@
+//! The byte mover out: from the content store into one peer's job stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{SendStream, VarInt, WriteError};
+use shared::relay::Next;
+use shared::wire::code::Code;
+use shared::wire::record::{RecordKind, RecordWriter};
+use tokio::sync::Notify;
+
+use crate::job::Job;
+use crate::link::{Link, chain};
+use crate::store::StoreError;
+use crate::telemetry;
+
+/// Bytes that are read and laid out at a time: with the send window, all that a stop or a
+/// more urgent job has to wait for.
+const BATCH_MIN: u64 = 64 * 1024;
+const BATCH_MAX: u64 = 256 * 1024;
+
+/// Why an outlet ends before its job does.
+#[derive(Debug, thiserror::Error)]
+enum OutletError {
+    #[error("the stream broke")]
+    Write(#[from] WriteError),
+    #[error("the connection broke")]
+    Connection(#[from] quinn::ConnectionError),
+    #[error("reading the content")]
+    Store(#[from] StoreError),
+    #[error("the reader has ended")]
+    Reader(#[from] tokio::task::JoinError),
+}
+
+/// Sends `peer` what the engine chooses until the job or the link is over.
+pub(crate) async fn run(job: Arc<Job>, link: Arc<Link>, wake: Arc<Notify>) {
+    let result = serve(&job, &link, &wake).await;
+    job.outlet_ended(link.peer(), &wake);
+    match result {
+        Ok(()) => {}
+        Err(OutletError::Store(error)) => job.fail(chain(&error)),
+        Err(error) => {
+            tracing::debug!(job = %job.id(), peer = %link.peer(), error = chain(&error), "outlet");
+        }
+    }
+}
+
+async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), OutletError> {
+    let mut stream: Option<SendStream> = None;
+    let mut writer = RecordWriter::new();
+    loop {
+        let window = link.connection().stats().path.cwnd;
+        let batch = job.next_batch(link.peer(), window.clamp(BATCH_MIN, BATCH_MAX));
+        if batch.is_empty() {
+            tokio::select! {
+                biased;
+                () = job.over().cancelled() => {
+                    if let Some(mut stream) = stream {
+                        // A stream that the peer has stopped already needs no reset.
+                        stream.reset(VarInt::from_u32(Code::NoJob.number())).ok();
+                    }
+                    return Ok(());
+                }
+                () = wake.notified() => continue,
+            }
+        }
+        let out = match &mut stream {
+            Some(out) => out,
+            None => {
+                let out = link.connection().open_uni().await?;
+                // A stream that has just been opened has a priority to set.
+                out.set_priority(i32::from(job.object().priority)).ok();
+                stream.insert(out)
+            }
+        };
+        let payload: u64 = batch.iter().map(chunk_bytes).sum();
+        let (framed, back) = lay_out(job, batch, writer).await?;
+        writer = back;
+        if let Some(at) = job.pace(payload) {
+            tokio::time::sleep_until(at).await;
+        }
+        tokio::select! {
+            biased;
+            () = job.over().cancelled() => {
+                out.reset(VarInt::from_u32(Code::NoJob.number())).ok();
+                return Ok(());
+            }
+            written = out.write_chunk(framed) => written?,
+        }
+        telemetry::content_sent(link.identity().role, payload);
+    }
+}
+
+fn chunk_bytes((next, len): &(Next, u32)) -> u64 {
+    match next {
+        Next::Page(_) => 0,
+        Next::Chunk(_) => u64::from(*len),
+    }
+}
+
+/// Reads the records of a batch and lays them out as the next bytes of the stream.
+async fn lay_out(
+    job: &Arc<Job>,
+    batch: Vec<(Next, u32)>,
+    mut writer: RecordWriter,
+) -> Result<(Bytes, RecordWriter), OutletError> {
+    let job = Arc::clone(job);
+    let in_memory = batch.iter().all(|(next, _)| match next {
+        Next::Page(_) => false,
+        Next::Chunk(chunk) => job.in_memory(*chunk).is_some(),
+    });
+    let read = move || {
+        let bytes: usize = batch.iter().map(|(_, len)| *len as usize).sum();
+        let mut framed = Vec::with_capacity(bytes + bytes / 64 + 256);
+        if writer.offset() == 0 {
+            writer.put(RecordKind::Job, 0, &job.id().0, &mut framed);
+        }
+        let page_kind = if job.sends_drafts() { RecordKind::Draft } else { RecordKind::Page };
+        for (next, _) in batch {
+            match next {
+                Next::Page(index) => {
+                    let record = job.read_page(index)?.to_record();
+                    writer.put(page_kind, u64::from(index), &record, &mut framed);
+                }
+                Next::Chunk(chunk) => {
+                    writer.put(RecordKind::Chunk, chunk, &job.read_chunk(chunk)?, &mut framed);
+                }
+            }
+        }
+        Ok::<_, StoreError>((Bytes::from(framed), writer))
+    };
+    if in_memory { Ok(read()?) } else { Ok(tokio::task::spawn_blocking(read).await??) }
+}

@@ -1,0 +1,211 @@
+//! The QUIC endpoint: sockets, TLS, and every limit of the transport.
+//!
+//! The figures are DESIGN section 5's; what each is for stands beside it.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::{Identity, tls};
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+use shared::limit;
+use shared::wire::code::ALPN;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Receive window of one stream. A job stream is always read, so it is not back-pressure but
+/// a bound on what a peer may have on its way: 8 MiB survived every cell of the loss matrix
+/// in which 32 MiB did not (`tests/tests/wan.rs`).
+pub const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+/// Receive window of one connection: two job streams at full speed.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Least and most bytes that wait inside quinn on one connection; see [`send_window`].
+const SEND_WINDOW_MIN: u64 = 64 * 1024;
+const SEND_WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// Socket buffers that are asked for: the usual 208 KiB lose packets by themselves.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// How often a connection shows that it is alive, and how long silence may last.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(8);
+/// Before the first round trip is known: a WAN's, rather than quinn's 333 ms.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// MTU discovery's upper bound. Above 6,500 quinn's batches of ten exceed what UDP carries.
+const MTU_MAX: u16 = 1_452;
+/// Datagrams waiting to be sent: state is repeated, so a short queue of fresh ones is best.
+const DATAGRAM_BUFFER: usize = 64 * 1024;
+/// Job streams that a peer may have open at a time, and requests.
+const UNI_STREAMS_MAX: u32 = limit::JOBS_OPEN_MAX as u32 + 24;
+const BIDI_STREAMS_MAX: u32 = 64;
+/// Handshakes in progress at a time, and what each may have sent before it is accepted.
+const INCOMING_MAX: usize = 1_024;
+const INCOMING_BUFFER: u64 = 64 * 1024;
+
+/// Which of quinn's congestion controllers to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// Cubic: slow under random loss, fair to others.
+    #[default]
+    Cubic,
+    /// quinn's BBR: fast under random loss, floods the bottleneck's queue.
+    Bbr,
+}
+
+impl std::str::FromStr for Congestion {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cubic" => Ok(Self::Cubic),
+            "bbr" => Ok(Self::Bbr),
+            _ => Err(format!("unknown congestion controller {text:?}, expected cubic or bbr")),
+        }
+    }
+}
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The UDP socket.
+    #[error("cannot listen on {addr} (UDP); choose another address or port with --listen")]
+    Bind {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The identity gives no TLS configuration.
+    #[error("the identity cannot be used")]
+    Tls(#[from] tls::TlsError),
+    /// The TLS configuration has no cipher suite for QUIC.
+    #[error("no cipher suite for QUIC")]
+    Cipher(#[from] NoInitialCipherSuite),
+}
+
+/// What quinn is told for every connection.
+pub fn transport_config(congestion: Congestion) -> TransportConfig {
+    let factory: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    };
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    let mut config = TransportConfig::default();
+    config
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW_MAX)
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(mtu))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .congestion_controller_factory(factory);
+    config
+}
+
+/// How many bytes may wait inside quinn, given its congestion window: twice that, so that
+/// the path stays full while what was not sent yet can still be decided anew.
+pub fn send_window(congestion_window: u64) -> u64 {
+    congestion_window.saturating_mul(2).clamp(SEND_WINDOW_MIN, SEND_WINDOW_MAX)
+}
+
+/// The configuration with which peers are accepted.
+///
+/// # Errors
+/// [`TransportError`] if the identity cannot be used.
+pub fn server_config(
+    identity: &Identity,
+    congestion: Congestion,
+) -> Result<ServerConfig, TransportError> {
+    let tls = tls::server_config(identity, &[ALPN])?;
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config
+        .transport_config(Arc::new(transport_config(congestion)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER * INCOMING_MAX as u64);
+    Ok(config)
+}
+
+/// The configuration with which peers are dialled.
+///
+/// # Errors
+/// [`TransportError`] if the identity cannot be used.
+pub fn client_config(
+    identity: &Identity,
+    congestion: Congestion,
+) -> Result<ClientConfig, TransportError> {
+    let tls = tls::client_config(identity, &[ALPN])?;
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport_config(congestion)));
+    Ok(config)
+}
+
+/// Opens an endpoint on `listen`; without `server` it only dials.
+///
+/// `reset_key` makes the stateless resets of a restarted role end its old connections.
+///
+/// # Errors
+/// [`TransportError::Bind`] if the address cannot be used.
+pub fn open_endpoint(
+    listen: SocketAddr,
+    server: Option<ServerConfig>,
+    reset_key: &[u8; 32],
+) -> Result<Endpoint, TransportError> {
+    let bind = |source| TransportError::Bind { addr: listen, source };
+    let socket = open_socket(listen).map_err(bind)?;
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    let config = EndpointConfig::new(Arc::new(key));
+    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(bind)
+}
+
+fn open_socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Refused sizes are not errors: the kernel grants what its limit allows.
+    let asked = [
+        socket.set_recv_buffer_size(SOCKET_BUFFER),
+        socket.set_send_buffer_size(SOCKET_BUFFER),
+    ];
+    for error in asked.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "asking for UDP socket buffers");
+    }
+    let granted = [
+        ("net.core.rmem_max", socket.recv_buffer_size()?),
+        ("net.core.wmem_max", socket.send_buffer_size()?),
+    ];
+    for (sysctl, bytes) in granted {
+        // Linux reports twice what was asked for, its own bookkeeping included.
+        if bytes < SOCKET_BUFFER {
+            tracing::warn!(
+                sysctl,
+                granted_bytes = bytes,
+                wanted_bytes = SOCKET_BUFFER,
+                "small UDP socket buffer loses packets; raise it: sysctl -w {sysctl}={SOCKET_BUFFER}"
+            );
+        }
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_send_window_follows_the_congestion_window_within_bounds() {
+        assert_eq!(send_window(0), SEND_WINDOW_MIN);
+        assert_eq!(send_window(1_000_000), 2_000_000);
+        assert_eq!(send_window(u64::MAX), SEND_WINDOW_MAX);
+    }
+}

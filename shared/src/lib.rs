@@ -1,0 +1,20 @@
+//! What is said on the wire and what is decided, without I/O.
+//!
+//! Nothing here reads a clock, draws a random number, opens a file or a socket, or waits:
+//! time and chance are arguments, payload bytes are moved by others.
+//!
+//! A module belongs here if two roles compile against it and it is pure.
+
+pub mod chunk_set;
+pub mod control;
+pub mod id;
+pub mod job;
+pub mod limit;
+pub mod manifest;
+pub mod rate;
+pub mod relay;
+pub mod seal;
+pub mod table;
+pub mod time;
+pub mod view;
+pub mod wire;

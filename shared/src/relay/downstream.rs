@@ -1,0 +1,171 @@
+//! To whom a job is sent: a cursor per stripe over what is held.
+
+use std::collections::BTreeSet;
+
+use crate::id::PeerId;
+use crate::wire::message::{Offer, StripeWant, Want};
+
+use super::{Effect, Relay, Next};
+
+/// A peer that wants the job.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Downstream {
+    want: Want,
+    /// The stripes it wants, with the first chunk that was not looked at yet.
+    cursors: Vec<Cursor>,
+    /// Chunks that a cursor passed before they were held.
+    late: BTreeSet<u64>,
+    /// Pages it has or was sent.
+    pages: u32,
+    /// Chunks below are not to be had here.
+    floor: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    stripe: StripeWant,
+    next: u64,
+}
+
+impl Downstream {
+    /// A chunk has come to be held. Whether there is something to send now.
+    pub(super) fn chunk_held(&mut self, chunk: u64, stripes: u64) -> bool {
+        let stripe = chunk % stripes;
+        let cursor = self.cursors.iter().find(|c| u64::from(c.stripe.stripe) == stripe);
+        let Some(cursor) = cursor else { return false };
+        if chunk < cursor.next && chunk >= cursor.stripe.from && !self.has(chunk) {
+            self.late.insert(chunk);
+        }
+        chunk < cursor.stripe.credit
+    }
+
+    pub(super) fn skip_below(&mut self, chunk: u64) {
+        self.floor = self.floor.max(chunk);
+        self.late = self.late.split_off(&chunk);
+    }
+
+    fn has(&self, chunk: u64) -> bool {
+        let at = self.want.held.partition_point(|(first, _)| *first <= chunk);
+        let run = at.checked_sub(1).and_then(|at| self.want.held.get(at));
+        run.is_some_and(|(first, len)| chunk - first < *len)
+    }
+
+    fn take_up(&mut self, want: Want, stripes: u64) {
+        let first = |stripe: &StripeWant| {
+            let next = stripe.from.max(self.floor);
+            let off = (u64::from(stripe.stripe) + stripes - next % stripes) % stripes;
+            next + off
+        };
+        let cursors = want.stripes.iter().filter(|s| u64::from(s.stripe) < stripes).map(|stripe| {
+            let old = self.cursors.iter().find(|c| c.stripe.stripe == stripe.stripe);
+            let next = old.map_or(0, |cursor| cursor.next).max(first(stripe));
+            Cursor { stripe: *stripe, next }
+        });
+        self.cursors = cursors.collect();
+        self.pages = self.pages.max(want.pages);
+        let wanted = |chunk: &u64| {
+            let cursor = self.cursors.iter().find(|c| u64::from(c.stripe.stripe) == chunk % stripes);
+            cursor.is_some_and(|c| *chunk >= c.stripe.from)
+        };
+        self.late.retain(wanted);
+        self.want = want;
+    }
+}
+
+impl Relay {
+    /// `peer` may have the job: it is told what can be had, once per connection.
+    pub fn invite(&mut self, peer: &PeerId, fx: &mut Vec<Effect>) {
+        if !self.invited.insert(peer.clone()) {
+            return;
+        }
+        let offer = Offer { pages: self.published, head: self.held.head(), spare_bps: 0 };
+        fx.push(Effect::Offer { peer: peer.clone(), offer });
+    }
+
+    /// `peer` has told what it wants.
+    pub fn wanted(&mut self, peer: &PeerId, want: Want, fx: &mut Vec<Effect>) {
+        let stripes = self.stripes;
+        let downstream = self.downstreams.entry(peer.clone()).or_default();
+        if want.durable != downstream.want.durable || want.complete {
+            fx.push(Effect::Report { urgent: false });
+        }
+        downstream.take_up(want, stripes);
+        fx.push(Effect::Ready { peer: peer.clone() });
+    }
+
+    /// Chunks that are durable at `peer`, counted from the first without a gap.
+    pub fn durable_at(&self, peer: &PeerId) -> u64 {
+        self.downstreams.get(peer).map_or(0, |downstream| downstream.want.durable)
+    }
+
+    /// Whether `peer` says that it has everything, durable.
+    pub fn is_complete_at(&self, peer: &PeerId) -> bool {
+        self.downstreams.get(peer).is_some_and(|downstream| downstream.want.complete)
+    }
+
+    /// The next record for `peer`, which counts as sent from now on: a page before the first
+    /// chunk that it describes, chunks with credit in the order of their numbers.
+    pub fn next_send(&mut self, peer: &PeerId) -> Option<Next> {
+        let downstream = self.downstreams.get_mut(peer)?;
+        let credit = downstream.cursors.iter().map(|cursor| cursor.stripe.credit).max()?;
+        let page = usize::try_from(downstream.pages).ok()?;
+        if downstream.pages < self.published {
+            let first = page.checked_sub(1).and_then(|p| self.page_ends.get(p)).copied();
+            // Pages run ahead of the chunks as far as there is credit, and no further.
+            if first.unwrap_or(0) < credit {
+                downstream.pages += 1;
+                return Some(Next::Page(downstream.pages - 1));
+            }
+        }
+        let described = page.checked_sub(1).and_then(|p| self.page_ends.get(p)).copied();
+        let limit = described.unwrap_or(0);
+        if let Some(chunk) = downstream.late.first().copied().filter(|chunk| *chunk < limit) {
+            downstream.late.remove(&chunk);
+            return Some(Next::Chunk(chunk));
+        }
+        let mut best: Option<(usize, u64)> = None;
+        for index in 0..downstream.cursors.len() {
+            let Some(&cursor) = downstream.cursors.get(index) else { break };
+            let end = cursor.stripe.credit.min(limit);
+            let found = next_in_stripe(cursor.next, end, self.stripes, |from| {
+                let mut chunk = self.held.next_present(from)?;
+                while downstream.has(chunk) {
+                    chunk = self.held.next_present(chunk + 1)?;
+                }
+                Some(chunk)
+            });
+            // What lies before the found chunk is not held: it comes late, if it comes.
+            let reached = found.unwrap_or(cursor.next);
+            if let Some(cursor) = downstream.cursors.get_mut(index) {
+                cursor.next = reached;
+            }
+            if let Some(chunk) = found.filter(|c| best.is_none_or(|(_, b)| *c < b)) {
+                best = Some((index, chunk));
+            }
+        }
+        let (index, chunk) = best?;
+        if let Some(cursor) = downstream.cursors.get_mut(index) {
+            cursor.next = chunk + self.stripes;
+        }
+        Some(Next::Chunk(chunk))
+    }
+}
+
+/// The first chunk of the stripe of `next`, at or behind it and before `end`, that
+/// `next_present` finds.
+fn next_in_stripe(
+    next: u64,
+    end: u64,
+    stripes: u64,
+    next_present: impl Fn(u64) -> Option<u64>,
+) -> Option<u64> {
+    let mut at = next;
+    while at < end {
+        let present = next_present(at)?;
+        if present == at {
+            return Some(at);
+        }
+        at += (present - at).div_ceil(stripes) * stripes;
+    }
+    None
+}

@@ -1,0 +1,135 @@
+//! From whom a job is received: who feeds which stripe, and with how much credit.
+
+use crate::id::PeerId;
+use crate::wire::message::{Offer, StripeWant, Want};
+
+use super::{Effect, Relay};
+use crate::limit;
+
+/// A peer that offers the job.
+#[derive(Debug, Clone)]
+pub(super) struct Upstream {
+    /// What it said it has.
+    pub(super) offer: Offer,
+    /// The highest credit that it was ever given on this connection, per stripe.
+    credits: Vec<u64>,
+    /// What was held when it was first subscribed to: it need not be sent.
+    held: Vec<(u64, u64)>,
+    /// Whether it has sent a chunk that was taken.
+    pub(super) has_fed: bool,
+    /// The last `Want` that it was told.
+    told: Option<Want>,
+}
+
+impl Upstream {
+    pub(super) fn credit(&self, stripe: u64) -> u64 {
+        usize::try_from(stripe).ok().and_then(|s| self.credits.get(s)).copied().unwrap_or(0)
+    }
+}
+
+impl Relay {
+    /// `peer` has told what it has of the job.
+    pub fn offered(&mut self, peer: &PeerId, offer: Offer, fx: &mut Vec<Effect>) {
+        match self.upstreams.get_mut(peer) {
+            Some(upstream) => upstream.offer = offer,
+            None => {
+                let upstream = Upstream {
+                    offer,
+                    credits: self.missing.iter().map(|_| 0).collect(),
+                    held: Vec::new(),
+                    has_fed: false,
+                    told: None,
+                };
+                self.upstreams.insert(peer.clone(), upstream);
+            }
+        }
+        self.choose_feeders(fx);
+    }
+
+    /// `peer` has sent a chunk that was taken: it counts as a source from now on.
+    pub fn fed_by(&mut self, peer: &PeerId, fx: &mut Vec<Effect>) {
+        if let Some(upstream) = self.upstreams.get_mut(peer).filter(|up| !up.has_fed) {
+            upstream.has_fed = true;
+            fx.push(Effect::Report { urgent: true });
+        }
+    }
+
+    /// Gives every stripe that has no feeder the one that offers most.
+    pub(super) fn choose_feeders(&mut self, fx: &mut Vec<Effect>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let best = self.upstreams.iter().max_by_key(|(_, up)| up.offer.head).map(|(peer, _)| peer);
+        let Some(best) = best.cloned() else { return };
+        let mut chosen = false;
+        for feeder in self.feeders.iter_mut().filter(|feeder| feeder.is_none()) {
+            *feeder = Some(best.clone());
+            chosen = true;
+        }
+        if chosen {
+            let held = self.held.runs(self.missing.iter().copied().min().unwrap_or(0));
+            let held = held.take(limit::WANT_RUNS_MAX).collect();
+            if let Some(upstream) = self.upstreams.get_mut(&best) {
+                upstream.held = held;
+            }
+            self.tell_wants(true, fx);
+        }
+    }
+
+    /// Tells every upstream what is wanted of it, if that is news: at once if `now`,
+    /// otherwise when the credit has moved by a quarter of the window.
+    pub(super) fn tell_wants(&mut self, now: bool, fx: &mut Vec<Effect>) {
+        let peers: Vec<PeerId> = self.upstreams.keys().cloned().collect();
+        for peer in peers {
+            let want = self.want_of(&peer);
+            let quarter = self.window / 4;
+            let Some(upstream) = self.upstreams.get_mut(&peer) else { continue };
+            let due = match &upstream.told {
+                None => true,
+                Some(told) => (now && *told != want) || credit_gain(told, &want) >= quarter.max(1),
+            };
+            if !due {
+                continue;
+            }
+            for stripe in &want.stripes {
+                if let Some(credit) = upstream.credits.get_mut(usize::from(stripe.stripe)) {
+                    *credit = stripe.credit.max(*credit);
+                }
+            }
+            upstream.told = Some(want.clone());
+            fx.push(Effect::Want { peer, want });
+        }
+    }
+
+    fn want_of(&self, peer: &PeerId) -> Want {
+        let (pages, durable, complete) = (self.pages(), self.durable.head(), self.complete);
+        let mut want = Want { pages, durable, complete, ..Want::default() };
+        let fed = self.feeders.iter().zip(&self.missing).zip(0u8..);
+        for ((feeder, &missing), stripe) in fed {
+            if feeder.as_ref() == Some(peer) && !(self.ended && missing >= self.chunks()) {
+                let credit = missing.saturating_add(self.window).min(limit::CHUNKS_MAX);
+                want.stripes.push(StripeWant { stripe, from: missing.min(credit), credit });
+            }
+        }
+        let lowest = want.stripes.iter().map(|stripe| stripe.from).min();
+        if let (Some(upstream), Some(lowest)) = (self.upstreams.get(peer), lowest) {
+            let above = upstream.held.iter().filter(|(first, len)| first + len > lowest);
+            want.held = above.copied().collect();
+        }
+        want
+    }
+}
+
+/// By how many chunks the credit of a stripe has grown, at most; a stripe that comes or goes
+/// counts as much as can be.
+fn credit_gain(told: &Want, want: &Want) -> u64 {
+    if told.stripes.len() != want.stripes.len() {
+        return u64::MAX;
+    }
+    let pairs = told.stripes.iter().zip(&want.stripes);
+    let gains = pairs.map(|(old, new)| match old.stripe == new.stripe {
+        true => new.credit.saturating_sub(old.credit),
+        false => u64::MAX,
+    });
+    gains.max().unwrap_or(0)
+}

@@ -1,0 +1,300 @@
+//! The network's state: links, packets under way, inboxes of sockets, the trace. No clock of its
+//! own and no waiting.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    task::Waker,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::udp::EcnCodepoint;
+
+use crate::link::{Link, LinkCounters, LinkSpec, Verdict};
+
+/// Bytes of an IPv4 and a UDP header, which count on links.
+const HEADERS: usize = 28;
+/// Longest IP packet that the network carries, as on Ethernet.
+const MAX_PACKET: usize = 1500;
+/// Room of a socket's inbox, what the product asks its sockets for.
+const MAX_INBOX_BYTES: usize = 4 << 20;
+/// Packets under way in the whole network; beyond it new ones are dropped.
+const MAX_UNDER_WAY: usize = 1 << 20;
+
+/// A host is known by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostId(pub(super) Ipv4Addr);
+
+impl HostId {
+    pub(super) fn number(self) -> u64 {
+        u64::from(u32::from(self.0))
+    }
+
+    fn of(address: SocketAddr) -> Option<Self> {
+        match address.ip() {
+            IpAddr::V4(ip) => Some(Self(ip)),
+            IpAddr::V6(ip) => ip.to_ipv4_mapped().map(Self),
+        }
+    }
+}
+
+/// One UDP datagram.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) payload: Bytes,
+}
+
+/// All packets sent in a run: equal for two runs that sent the same lengths between the same ends
+/// at the same times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Packets sent.
+    pub packets: u64,
+    /// Their bytes, IP and UDP headers included.
+    pub bytes: u64,
+    /// Hash over (time, from, to, length) of each, in order.
+    pub hash: u64,
+}
+
+impl Trace {
+    /// The start value of 64-bit FNV-1a.
+    const START: Self = Self {
+        packets: 0,
+        bytes: 0,
+        hash: 0xcbf2_9ce4_8422_2325,
+    };
+
+    fn add(&mut self, now: Duration, packet: &Packet) {
+        let length = to_u64(packet.payload.len() + HEADERS);
+        self.packets += 1;
+        self.bytes += length;
+        self.mix(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        for end in [packet.from, packet.to] {
+            self.mix(HostId::of(end).map_or(0, HostId::number) << 16 | u64::from(end.port()));
+        }
+        self.mix(length);
+    }
+
+    fn mix(&mut self, value: u64) {
+        for byte in value.to_le_bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Packets dropped by the hosts or by the network as a whole, not by a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// No link from the sender's host to the receiver's.
+    pub no_link: u64,
+    /// No socket at the address of the receiver.
+    pub no_socket: u64,
+    /// Longer than 1,500 bytes with headers, as MTU discovery tries them.
+    pub too_long: u64,
+    /// The receiving socket's buffer of 4 MiB was full.
+    pub inbox_full: u64,
+    /// A bit was flipped on the way: the UDP checksum of the receiving host refuses it.
+    pub checksum: u64,
+    /// More than about a million packets under way.
+    pub network_full: u64,
+}
+
+/// What [`Network::deliver`] did.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    /// Readers of the inboxes that got packets.
+    pub(super) woken: Vec<Waker>,
+    /// When the next packet is due.
+    pub(super) next: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    packets: VecDeque<Packet>,
+    bytes: usize,
+    reader: Option<Waker>,
+}
+
+/// A packet under way, ordered by arrival and, among equals, by the order of sending.
+#[derive(Debug)]
+struct UnderWay {
+    at: Duration,
+    number: u64,
+    packet: Packet,
+    flipped: bool,
+}
+
+impl PartialEq for UnderWay {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for UnderWay {}
+
+impl PartialOrd for UnderWay {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for UnderWay {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    seed: u64,
+    links: BTreeMap<(HostId, HostId), Link>,
+    inboxes: BTreeMap<SocketAddr, Inbox>,
+    under_way: BinaryHeap<Reverse<UnderWay>>,
+    sent: u64,
+    trace: Trace,
+    drops: Drops,
+}
+
+impl Network {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            links: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+            under_way: BinaryHeap::new(),
+            sent: 0,
+            trace: Trace::START,
+            drops: Drops::default(),
+        }
+    }
+
+    pub(super) fn set_link(&mut self, from: HostId, to: HostId, spec: &LinkSpec) {
+        self.links
+            .entry((from, to))
+            .and_modify(|link| link.set_spec(spec.clone()))
+            .or_insert_with(|| Link::new(spec.clone(), self.seed, from.number(), to.number()));
+    }
+
+    pub(super) fn link_counters(&self, from: HostId, to: HostId) -> Option<LinkCounters> {
+        self.links.get(&(from, to)).map(Link::counters)
+    }
+
+    pub(super) fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    pub(super) fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// Whether the address was free and is now bound.
+    pub(super) fn bind(&mut self, address: SocketAddr) -> bool {
+        let free = !self.inboxes.contains_key(&address);
+        if free {
+            self.inboxes.insert(address, Inbox::default());
+        }
+        free
+    }
+
+    pub(super) fn unbind(&mut self, address: SocketAddr) {
+        self.inboxes.remove(&address);
+    }
+
+    /// Takes a packet from a socket; whether it is due before all others.
+    pub(super) fn send(&mut self, now: Duration, packet: Packet) -> bool {
+        self.trace.add(now, &packet);
+        let length = packet.payload.len() + HEADERS;
+        if length > MAX_PACKET {
+            self.drops.too_long += 1;
+            return false;
+        }
+        let ends = HostId::of(packet.from).zip(HostId::of(packet.to));
+        let Some(link) = ends.and_then(|ends| self.links.get_mut(&ends)) else {
+            self.drops.no_link += 1;
+            return false;
+        };
+        let Verdict::Deliver(arrival) = link.offer(now, length) else {
+            return false;
+        };
+        let before = self.next_due();
+        let flipped = arrival.flipped_bit.is_some();
+        if arrival.twice {
+            self.put_under_way(arrival.at, packet.clone(), flipped);
+        }
+        self.put_under_way(arrival.at, packet, flipped);
+        before.is_none_or(|before| arrival.at < before)
+    }
+
+    /// Moves all packets due by `now` into the inboxes of their sockets.
+    pub(super) fn deliver(&mut self, now: Duration) -> Delivered {
+        let mut woken = Vec::new();
+        while self.next_due().is_some_and(|due| due <= now) {
+            if let Some(Reverse(arrived)) = self.under_way.pop() {
+                woken.extend(self.put_in_inbox(arrived));
+            }
+        }
+        Delivered {
+            woken,
+            next: self.next_due(),
+        }
+    }
+
+    /// The oldest packet in the inbox of `address`; without one, `reader` is woken by the next.
+    pub(super) fn receive(&mut self, address: SocketAddr, reader: &Waker) -> Option<Packet> {
+        let inbox = self.inboxes.get_mut(&address)?;
+        let packet = inbox.packets.pop_front();
+        match &packet {
+            Some(packet) => inbox.bytes -= packet.payload.len(),
+            None => inbox.reader = Some(reader.clone()),
+        }
+        packet
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        self.under_way.peek().map(|Reverse(first)| first.at)
+    }
+
+    fn put_under_way(&mut self, at: Duration, packet: Packet, flipped: bool) {
+        if self.under_way.len() >= MAX_UNDER_WAY {
+            self.drops.network_full += 1;
+            return;
+        }
+        self.sent += 1;
+        self.under_way.push(Reverse(UnderWay {
+            at,
+            number: self.sent,
+            packet,
+            flipped,
+        }));
+    }
+
+    fn put_in_inbox(&mut self, arrived: UnderWay) -> Option<Waker> {
+        let UnderWay {
+            packet, flipped, ..
+        } = arrived;
+        let Some(inbox) = self.inboxes.get_mut(&packet.to) else {
+            self.drops.no_socket += 1;
+            return None;
+        };
+        if flipped {
+            self.drops.checksum += 1;
+            return None;
+        }
+        if inbox.bytes + packet.payload.len() > MAX_INBOX_BYTES {
+            self.drops.inbox_full += 1;
+            return None;
+        }
+        inbox.bytes += packet.payload.len();
+        inbox.packets.push_back(packet);
+        inbox.reader.take()
+    }
+}
+
+fn to_u64(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
