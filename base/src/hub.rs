@@ -317,7 +317,16 @@ impl Hub {
         let store = store.map_err(|error| chain(&error))?;
         let origin = self.origin(&object.tenant);
         let around = Arc::clone(surroundings);
-        self.relays.insert(Job::new(object, origin, Keeping::Disk(store), around));
+        let job = Job::new(object, origin, Keeping::Disk(store), around);
+        self.relays.insert(Arc::clone(&job));
+        // Nodes may have accepted the job while its store was made.
+        let head = self.jobs().and_then(|jobs| jobs.head(job.id()));
+        for node in head.iter().flat_map(|head| head.servers.names()) {
+            let peer = PeerId::Node(node.clone());
+            if self.links.get(&peer).is_some() {
+                job.step(|relay, fx| relay.invite(&peer, fx));
+            }
+        }
         Ok(())
     }
 

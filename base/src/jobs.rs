@@ -318,7 +318,7 @@ impl Jobs {
     async fn run<R>(&self, act: impl FnOnce(&mut Turn<'_>) -> R) -> Result<R, Stopped> {
         let (done, told) = oneshot::channel();
         let result = self.inner.enqueue(Some(done), act).await?;
-        told.await.map_err(|_| Stopped)?;
+        told.await.map_err(|_gone| Stopped)?;
         Ok(result)
     }
 
@@ -341,7 +341,9 @@ impl Jobs {
     /// The random part of an id.
     fn chance(&self) -> Result<[u8; 10], Stopped> {
         let mut bytes = [0; 10];
-        SystemRandom::new().fill(&mut bytes).map_err(|_| Stopped)?;
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_unspecified| Stopped)?;
         Ok(bytes)
     }
 }
@@ -362,7 +364,7 @@ impl Inner {
         done: Option<oneshot::Sender<()>>,
         act: impl FnOnce(&mut Turn<'_>) -> R,
     ) -> Result<R, Stopped> {
-        let place = self.turns.reserve().await.map_err(|_| Stopped)?;
+        let place = self.turns.reserve().await.map_err(|_closed| Stopped)?;
         let mut state = self.state();
         let (now, wall_ms) = (self.clock)();
         let mut turn = Turn {

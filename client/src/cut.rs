@@ -1,8 +1,8 @@
 //! Cutting a plan into pages and chunks, reading every source once.
 //!
 //! Small files share chunks; a file of at least a chunk starts one of its own, so that its
-//! chunks lie at multiples of the chunk length. A page is full at 2 MiB of content, or at
-//! the length or the number of entries that a page may have.
+//! chunks lie at multiples of the chunk length. A page is full at 2 MiB of content or at
+//! the length that a page may have.
 
 mod chunk;
 mod digest;
@@ -14,7 +14,6 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use shared::id::JobId;
-use shared::limit;
 use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes};
 
 use crate::tree::Plan;
@@ -139,6 +138,7 @@ impl Cutter {
             }
         }
         self.flush_chunk();
+        self.check_source()?;
         let (entries, chunks) = std::mem::take(&mut self.page).into_parts();
         let page_decoded = self.manifest.next_page(entries);
         let page = page_decoded.draft();
@@ -148,6 +148,17 @@ impl Cutter {
             page_decoded,
             chunks,
         })
+    }
+
+    /// Looks at a source that goes on beyond the page: one that changes at its beginning
+    /// should not be sent to its end first.
+    fn check_source(&self) -> Result<(), CutError> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        self.plan
+            .entry(source.index())
+            .map_or(Ok(()), |entry| source.check(&entry))
     }
 
     /// Opens the next entry of the plan; `false` if there is none.
@@ -167,7 +178,7 @@ impl Cutter {
             let index = self.next_entry;
             self.source = Some(Source::open(&entry, object, index)?);
         }
-        if is_file && large || self.chunk.open_objects() + 2 > limit::OBJECTS_OPEN_MAX {
+        if is_file && large {
             self.flush_chunk();
         }
         self.page.push(opened);

@@ -36,7 +36,10 @@ fn run_all(first: u64, count: u64, variant: Variant) -> Vec<(u64, Outcome)> {
     };
     let mut outcomes: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        handles.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
+        let joined = handles.into_iter().map(|handle| handle.join());
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     outcomes.sort_by_key(|(seed, _)| *seed);
     outcomes
@@ -80,14 +83,20 @@ fn every_broken_variant_is_found() {
     for variant in Variant::BROKEN {
         let outcomes = run_all(0, BROKEN_SEEDS, variant);
         let mut found: BTreeMap<&str, u64> = BTreeMap::new();
-        for violation in outcomes.iter().filter_map(|(_, outcome)| outcome.violation.as_ref()) {
+        for violation in outcomes
+            .iter()
+            .filter_map(|(_, outcome)| outcome.violation.as_ref())
+        {
             *found.entry(violation.invariant).or_default() += 1;
         }
         let total: u64 = found.values().sum();
         println!("{variant:?}: {total} of {BROKEN_SEEDS} seeds fail, by invariant {found:?}");
         assert!(total > 0, "{variant:?} passes for sound");
         // One seed that finds it, found again: the finding can be looked at.
-        let (seed, outcome) = outcomes.iter().find(|(_, o)| o.violation.is_some()).unwrap();
+        let (seed, outcome) = outcomes
+            .iter()
+            .find(|(_, o)| o.violation.is_some())
+            .unwrap();
         assert_eq!(sim::run(*seed, variant), *outcome);
     }
 }
@@ -109,7 +118,9 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn replay() {
-    let Some(seed) = number("SIM_SEED") else { return };
+    let Some(seed) = number("SIM_SEED") else {
+        return;
+    };
     let mut log = Vec::new();
     let outcome = sim::run_logged(seed, Variant::Sound, &mut log);
     for line in log {

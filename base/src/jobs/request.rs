@@ -60,7 +60,7 @@ impl Jobs {
                     let view = turn
                         .table()
                         .view(id)
-                        .ok_or_else(|| TableError::UnknownJob(JobRef::Id(id)))?;
+                        .ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
                     Ok(Reply::Job(Box::new(view)))
                 };
                 self.on_job(asker, job, view).await.map(answer)
@@ -170,7 +170,7 @@ impl Jobs {
             priority: dimensions.priority,
             rate_bps: dimensions.rate_bps,
             keep: dimensions.keep,
-            page_key: page_key.map_err(|_| "the base's key is not Ed25519".to_owned())?,
+            page_key: page_key.map_err(|_length| "the base's key is not Ed25519".to_owned())?,
             servers: u32::try_from(nodes).unwrap_or(u32::MAX),
             servers_hash: servers.hash(),
         };

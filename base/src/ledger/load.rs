@@ -89,45 +89,68 @@ scan!(
 );
 scan!(LINES, "lines", "job, node, body, sum");
 
-/// Reads a table from its start, and from its end if something in between cannot be read.
-/// A row may come twice then.
-pub(super) async fn each(
-    conn: &mut SqliteConnection,
-    scan: &Scan,
-    damage: &mut Damage,
-    mut use_row: impl AsyncFnMut(&SqliteRow, &mut Damage),
-) {
-    let mut broken = None;
-    for (sql, mut from) in [(scan.forward, i64::MIN), (scan.backward, i64::MAX)] {
-        let mut page = PAGE_ROWS;
+/// A table as it is read: from its start, and from its end if something in between cannot be
+/// read. A row may come twice then.
+pub(super) struct Pages<'a> {
+    scan: &'a Scan,
+    from: i64,
+    rows: i64,
+    backward: bool,
+    broken: Option<sqlx::Error>,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) const fn of(scan: &'a Scan) -> Self {
+        Self {
+            scan,
+            from: i64::MIN,
+            rows: PAGE_ROWS,
+            backward: false,
+            broken: None,
+        }
+    }
+
+    /// The next rows; none at the end.
+    pub(super) async fn next(
+        &mut self,
+        conn: &mut SqliteConnection,
+        damage: &mut Damage,
+    ) -> Vec<SqliteRow> {
         loop {
-            let rows = sqlx::query(sql)
-                .bind(from)
-                .bind(page)
-                .fetch_all(&mut *conn)
-                .await;
-            match rows {
-                Ok(rows) if rows.is_empty() && broken.is_none() => return,
-                Ok(rows) if rows.is_empty() => break,
+            let sql = if self.backward {
+                self.scan.backward
+            } else {
+                self.scan.forward
+            };
+            let query = sqlx::query(sql).bind(self.from).bind(self.rows);
+            match query.fetch_all(&mut *conn).await {
                 Ok(rows) => {
-                    for row in &rows {
-                        from = row.try_get(0).unwrap_or(from);
-                        use_row(row, damage).await;
+                    if let Some(last) = rows.last() {
+                        self.from = last.try_get(0).unwrap_or(i64::MAX);
+                        return rows;
                     }
+                    self.tell_broken(damage);
+                    return Vec::new();
                 }
-                Err(_) if page > 1 => page = 1,
-                Err(error) => {
-                    broken.get_or_insert(error);
-                    break;
+                // The rows before the bad place one by one.
+                Err(_) if self.rows > 1 => self.rows = 1,
+                Err(error) if !self.backward => {
+                    self.broken = Some(error);
+                    (self.backward, self.from) = (true, i64::MAX);
+                }
+                Err(_) => {
+                    self.tell_broken(damage);
+                    return Vec::new();
                 }
             }
         }
     }
-    if let Some(error) = broken {
-        damage.add_lossy(format!(
-            "table {}: {error}; rows in between are lost",
-            scan.table
-        ));
+
+    fn tell_broken(&mut self, damage: &mut Damage) {
+        if let Some(error) = self.broken.take() {
+            let table = self.scan.table;
+            damage.add_lossy(format!("table {table}: {error}; rows in between are lost"));
+        }
     }
 }
 
@@ -170,17 +193,27 @@ pub(super) async fn load(conn: &mut SqliteConnection, damage: &mut Damage) -> Lo
 }
 
 async fn load_meta(conn: &mut SqliteConnection, damage: &mut Damage, loaded: &mut Loaded) {
-    each(conn, &META, damage, async |row, damage| {
-        match read_meta(row) {
-            Ok((key, value)) if key == Meta::Epoch.key() => loaded.epoch = Some(value),
-            Ok((key, value)) if key == Meta::Clock.key() => loaded.restored.clock_us = value,
-            Ok((key, value)) if key == Meta::Lossy.key() => loaded.restored.lossy |= value != 0,
-            Ok((key, _)) => damage.add(format!("number {key:?}: this version does not know it")),
-            // The lost number may be the one that says so.
-            Err(text) => damage.add_lossy(text),
+    let mut pages = Pages::of(&META);
+    loop {
+        let rows = pages.next(conn, damage).await;
+        if rows.is_empty() {
+            return;
         }
-    })
-    .await;
+        for row in &rows {
+            match read_meta(row) {
+                Ok((key, value)) if key == Meta::Epoch.key() => loaded.epoch = Some(value),
+                Ok((key, value)) if key == Meta::Clock.key() => loaded.restored.clock_us = value,
+                Ok((key, value)) if key == Meta::Lossy.key() => {
+                    loaded.restored.lossy |= value != 0;
+                }
+                Ok((key, _)) => {
+                    damage.add(format!("number {key:?}: this version does not know it"));
+                }
+                // The lost number may be the one that says so.
+                Err(text) => damage.add_lossy(text),
+            }
+        }
+    }
 }
 
 pub(super) fn read_meta(row: &SqliteRow) -> Result<(String, u64), String> {
@@ -197,13 +230,19 @@ pub(super) fn read_meta(row: &SqliteRow) -> Result<(String, u64), String> {
 }
 
 async fn load_nodes(conn: &mut SqliteConnection, damage: &mut Damage, loaded: &mut Loaded) {
-    each(conn, &NODES, damage, async |row, damage| {
-        match read_node(row) {
-            Ok(node) => drop(loaded.nodes.insert(node.name.clone(), node)),
-            Err(text) => damage.add(text),
+    let mut pages = Pages::of(&NODES);
+    loop {
+        let rows = pages.next(conn, damage).await;
+        if rows.is_empty() {
+            return;
         }
-    })
-    .await;
+        for row in &rows {
+            match read_node(row) {
+                Ok(node) => drop(loaded.nodes.insert(node.name.clone(), node)),
+                Err(text) => damage.add(text),
+            }
+        }
+    }
 }
 
 pub(super) fn read_node(row: &SqliteRow) -> Result<NodeRow, String> {
@@ -228,20 +267,25 @@ async fn load_jobs(
 ) -> BTreeMap<(u64, JobId), JobRow> {
     let mut jobs = BTreeMap::new();
     let archived = &mut loaded.restored.archived;
-    each(conn, &JOBS, damage, async |row, damage| {
-        match read_job(row) {
-            Ok(job) => {
-                jobs.insert((job.status.closed_us.unwrap_or(u64::MAX), job.id), job);
-                if jobs.len() > limit::JOBS_CLOSED_MAX + limit::JOBS_OPEN_MAX {
-                    let oldest = jobs.pop_first();
-                    archived.extend(oldest.map(|(_, job)| (job.id, job.status.is_dropping())));
-                }
-            }
-            Err(text) => damage.add_lossy(text),
+    let mut pages = Pages::of(&JOBS);
+    loop {
+        let rows = pages.next(conn, damage).await;
+        if rows.is_empty() {
+            return jobs;
         }
-    })
-    .await;
-    jobs
+        for row in &rows {
+            match read_job(row) {
+                Ok(job) => {
+                    jobs.insert((job.status.closed_us.unwrap_or(u64::MAX), job.id), job);
+                }
+                Err(text) => damage.add_lossy(text),
+            }
+        }
+        while jobs.len() > limit::JOBS_CLOSED_MAX + limit::JOBS_OPEN_MAX {
+            let oldest = jobs.pop_first();
+            archived.extend(oldest.map(|(_, job)| (job.id, job.status.is_dropping())));
+        }
+    }
 }
 
 pub(super) fn read_job(row: &SqliteRow) -> Result<JobRow, String> {
@@ -262,19 +306,22 @@ async fn load_lists(
 ) -> BTreeMap<Hash, Arc<ServerList>> {
     let wanted: BTreeSet<Hash> = jobs.values().map(|job| job.head.servers).collect();
     let mut lists = BTreeMap::new();
-    each(conn, &LISTS, damage, async |row, damage| {
-        match read_list(row) {
-            Ok(list) => {
-                let hash = list.hash();
-                if wanted.contains(&hash) {
-                    lists.insert(hash, Arc::new(list));
-                }
-            }
-            Err(text) => damage.add(text),
+    let mut pages = Pages::of(&LISTS);
+    loop {
+        let rows = pages.next(conn, damage).await;
+        if rows.is_empty() {
+            return lists;
         }
-    })
-    .await;
-    lists
+        for row in &rows {
+            match read_list(row) {
+                Ok(list) if wanted.contains(&list.hash()) => {
+                    lists.insert(list.hash(), Arc::new(list));
+                }
+                Ok(_) => {}
+                Err(text) => damage.add(text),
+            }
+        }
+    }
 }
 
 pub(super) fn read_list(row: &SqliteRow) -> Result<ServerList, String> {
@@ -285,20 +332,28 @@ pub(super) fn read_list(row: &SqliteRow) -> Result<ServerList, String> {
 async fn load_lines(
     conn: &mut SqliteConnection,
     damage: &mut Damage,
-    rows: &mut BTreeMap<JobId, Row>,
+    jobs: &mut BTreeMap<JobId, Row>,
 ) {
-    each(conn, &LINES, damage, async |row, damage| {
-        let Ok(id) = blob(row, "job").and_then(|id| job_id(&id)) else {
-            damage.add("line of a node: its job cannot be read".to_owned());
+    let mut pages = Pages::of(&LINES);
+    loop {
+        let rows = pages.next(conn, damage).await;
+        if rows.is_empty() {
             return;
-        };
-        let Some(job) = rows.get_mut(&id) else { return };
-        match read_line(row) {
-            Ok(line) => job.nodes.push(line),
-            Err(text) => damage.add(text),
         }
-    })
-    .await;
+        for row in &rows {
+            let Ok(id) = blob(row, "job").and_then(|id| job_id(&id)) else {
+                damage.add("line of a node: its job cannot be read".to_owned());
+                continue;
+            };
+            let Some(job) = jobs.get_mut(&id) else {
+                continue;
+            };
+            match read_line(row) {
+                Ok(line) => job.nodes.push(line),
+                Err(text) => damage.add(text),
+            }
+        }
+    }
 }
 
 pub(super) fn read_line(row: &SqliteRow) -> Result<(Name, shared::table::NodeRecord), String> {
@@ -318,7 +373,7 @@ fn job_id(bytes: &[u8]) -> Result<JobId, String> {
     bytes
         .try_into()
         .map(JobId)
-        .map_err(|_| format!("{bytes:02x?} is no job id"))
+        .map_err(|_length| format!("{bytes:02x?} is no job id"))
 }
 
 fn text(row: &SqliteRow, column: &str) -> Result<String, String> {

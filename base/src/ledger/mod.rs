@@ -192,7 +192,7 @@ impl Ledger {
         self.commands
             .send(command)
             .await
-            .map_err(|_| LedgerError::Closed)?;
+            .map_err(|_gone| LedgerError::Closed)?;
         result.await.unwrap_or(Err(LedgerError::Closed))
     }
 
@@ -211,7 +211,7 @@ impl Ledger {
         self.commands
             .send(command)
             .await
-            .map_err(|_| LedgerError::Closed)?;
+            .map_err(|_gone| LedgerError::Closed)?;
         result.await.unwrap_or(Err(LedgerError::Closed))
     }
 
@@ -312,7 +312,9 @@ async fn check(conn: &mut SqliteConnection, damage: &mut Damage) -> bool {
 }
 
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), LedgerError> {
-    let result = sqlx::migrate!("src/ledger/migrations").run(conn).await;
+    let result = sqlx::migrate!("src/ledger/migrations")
+        .run_direct(None, conn, false)
+        .await;
     result.map_err(|source| LedgerError::Migrate {
         path: path.to_owned(),
         source: source.into(),

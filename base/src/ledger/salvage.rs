@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::load::{self, Damage, Scan};
+use super::load::{self, Damage, Pages, Scan};
 use super::write::{PUT_JOB, PUT_LINE, PUT_LIST, PUT_META, PUT_NODE};
 
 /// Copies every whole row of `from` to `to`, and names those that are not.
@@ -15,7 +15,6 @@ pub(super) async fn copy(
     to: &mut SqliteConnection,
     damage: &mut Damage,
 ) -> Result<(), sqlx::Error> {
-    let mut failed = None;
     for scan in [
         &load::META,
         &load::NODES,
@@ -23,20 +22,22 @@ pub(super) async fn copy(
         &load::JOBS,
         &load::LINES,
     ] {
-        load::each(from, scan, damage, async |row, damage| {
-            match check(scan, row) {
-                Ok(()) => {
-                    if let Err(error) = put(scan, row, to).await {
-                        failed.get_or_insert(error);
-                    }
-                }
-                Err(text) if scan.table == load::JOBS.table => damage.add_lossy(text),
-                Err(text) => damage.add(text),
+        let mut pages = Pages::of(scan);
+        loop {
+            let rows = pages.next(from, damage).await;
+            if rows.is_empty() {
+                break;
             }
-        })
-        .await;
+            for row in &rows {
+                match check(scan, row) {
+                    Ok(()) => put(scan, row, to).await?,
+                    Err(text) if scan.table == load::JOBS.table => damage.add_lossy(text),
+                    Err(text) => damage.add(text),
+                }
+            }
+        }
     }
-    failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
 fn check(scan: &Scan, row: &SqliteRow) -> Result<(), String> {

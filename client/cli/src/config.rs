@@ -389,12 +389,7 @@ mod tests {
     #[test]
     fn the_file_is_found_among_the_arguments() {
         let found = |arguments: &[&str]| {
-            file_named(
-                &arguments
-                    .iter()
-                    .map(|a| OsString::from(a))
-                    .collect::<Vec<_>>(),
-            )
+            file_named(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
         };
         let path = Some(PathBuf::from("f"));
         assert_eq!(found(&["d", "push", "--config", "f", "x"]), path);

@@ -4,9 +4,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use client::{AskError, Client, ConnectError, ConnectOptions, PushError};
+use quinn::{ConnectionError, ReadError, WriteError};
 use shared::id::Role;
+use shared::wire::code::Code;
 use shared::wire::request::{Reply, Request};
 use shared_io::clock::Clock;
+use shared_io::request::RequestError;
 use shared_io::transport::Congestion;
 
 use crate::args::Contact;
@@ -91,6 +94,24 @@ pub(crate) fn unexpected() -> Failure {
     AskError::Answer.into()
 }
 
+/// The peer's words, if it closed the connection because the role may not ask this.
+fn refusal_in(error: &RequestError) -> Option<String> {
+    let (RequestError::Read(ReadError::ConnectionLost(lost))
+    | RequestError::Write(WriteError::ConnectionLost(lost))
+    | RequestError::Connection(lost)) = error
+    else {
+        return None;
+    };
+    match lost {
+        ConnectionError::ApplicationClosed(close)
+            if close.error_code.into_inner() == u64::from(Code::Refused.number()) =>
+        {
+            Some(String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        _ => None,
+    }
+}
+
 /// An error with its causes, each once.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -122,7 +143,13 @@ impl From<AskError> for Failure {
     fn from(error: AskError) -> Self {
         match error {
             AskError::Refused(refusal) => refusal.into(),
-            AskError::Broken(_) => Self::new(Exit::Unreachable, with_causes(&error)),
+            AskError::Broken(ref broken) => match refusal_in(broken) {
+                Some(reason) => {
+                    let text = format!("the base refuses: {reason}; use an identity that may");
+                    Self::new(Exit::Refused, text)
+                }
+                None => Self::new(Exit::Unreachable, with_causes(&error)),
+            },
             AskError::Answer => Self::failed(with_causes(&error)),
         }
     }
@@ -157,6 +184,19 @@ mod tests {
         let exit = |error: AskError| Failure::from(PushError::Ask(error)).exit;
         assert_eq!(exit(refusal(RefusalKind::Cannot)), Exit::Failed);
         assert_eq!(exit(refusal(RefusalKind::Rights)), Exit::Refused);
+        let closed = |code: Code| {
+            let reason = b"a client may not request this".as_slice().into();
+            let error_code = code.number().into();
+            let close = quinn::ApplicationClose { error_code, reason };
+            let lost = ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close));
+            Failure::from(AskError::Broken(RequestError::Read(lost)))
+        };
+        let refused = closed(Code::Refused);
+        assert_eq!(
+            (refused.exit, refused.text.contains("a client may not")),
+            (Exit::Refused, true)
+        );
+        assert_eq!(closed(Code::Stopping).exit, Exit::Unreachable);
         let path = "x".into();
         let source = PushError::Source(client::cut::CutError::Changed { path });
         let failure = Failure::from(source);

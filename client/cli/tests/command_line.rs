@@ -1,5 +1,10 @@
 //! The binary from outside: exit codes, configuration, certificates.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stop the test like the tests do"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

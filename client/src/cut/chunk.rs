@@ -55,16 +55,6 @@ impl ChunkDraft {
         self.bytes.len()
     }
 
-    /// Objects that are open until the flush, without the one that is being read.
-    pub(super) const fn open_objects(&self) -> usize {
-        self.closes.len()
-    }
-
-    /// Entries that the flush will make.
-    pub(super) const fn entries(&self) -> usize {
-        self.closes.len() + 1
-    }
-
     /// Encoded bytes that the flush will make, at most.
     pub(super) const fn encoded_len(&self) -> usize {
         CLOSE_LEN * (self.closes.len() + 1) + SLICE_LEN * (self.slices.len() + 1)

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use shared::limit;
 use shared::manifest::Entry;
+use shared::seal::SIGNATURE_LEN;
 
 use super::chunk::ChunkDraft;
 
@@ -15,8 +16,28 @@ const CHUNK_LEN: usize = 1 + 5 + 32 + 3;
 /// Longest encoded `Open` without its name: tag, object, length of the name, kind,
 /// modification time, executable bit.
 const OPEN_LEN: usize = 1 + 5 + 3 + 1 + (1 + 9 + 5) + 1;
+/// Longest encoded page without its entries: job, index, first chunk, hash of the page
+/// before, number of entries.
+const HEAD_LEN: usize = 16 + 5 + 9 + 32 + 5;
 /// Longest encoded `End`: tag, length, digest.
 const END_LEN: usize = 1 + 9 + 32;
+
+// The length of a page alone keeps its entries, and the objects that wait for their chunk to
+// be closed, within their limits: each is reckoned at no less than an Open or a Close.
+const _: () = assert!(limit::PAGE_LEN_AIM / OPEN_LEN + 4 < limit::PAGE_ENTRIES_MAX);
+const _: () = assert!(limit::PAGE_LEN_AIM / CLOSE_LEN + 2 < limit::OBJECTS_OPEN_MAX);
+// The last object before a page is full may have the longest name.
+const _: () = assert!(
+    limit::PAGE_LEN_AIM
+        + OPEN_LEN
+        + limit::OBJECT_NAME_LEN_MAX
+        + CLOSE_LEN
+        + SLICE_LEN
+        + END_LEN
+        + HEAD_LEN
+        + SIGNATURE_LEN
+        < limit::PAGE_LEN_MAX
+);
 
 /// Entries and chunks so far, with the most that they can take when encoded.
 #[derive(Debug, Default)]
@@ -30,11 +51,8 @@ pub(super) struct PageDraft {
 impl PageDraft {
     /// Whether the page, with the chunk that is being filled, takes no further object.
     pub(super) fn is_full(&self, chunk: &ChunkDraft) -> bool {
-        // A further object adds its Open, Close and Chunk, and the log its End.
-        let entries = self.entries.len() + chunk.entries() + 4;
         self.content >= limit::PAGE_CONTENT_AIM
             || self.encoded + CHUNK_LEN + chunk.encoded_len() >= limit::PAGE_LEN_AIM
-            || entries > limit::PAGE_ENTRIES_MAX
     }
 
     /// Content bytes of the chunks.

@@ -117,7 +117,8 @@ impl Source {
         PendingDigest::Known(Hash(*hasher.finalize().as_bytes()))
     }
 
-    fn check(&self, entry: &Entry<'_>) -> Result<(), CutError> {
+    /// Says whether the source is still what `entry` says.
+    pub(super) fn check(&self, entry: &Entry<'_>) -> Result<(), CutError> {
         let metadata = self
             .file
             .metadata()

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use shared::limit;
 use shared::seal::Hash;
 use tempfile::TempDir;
 
@@ -11,6 +12,20 @@ use super::*;
 use crate::tree;
 
 const JOB: JobId = JobId([9; 16]);
+
+#[test]
+fn a_large_source_is_not_read_to_its_end_after_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "large", 8 << 20);
+    let mut cutter = Cutter::new(plan(&dir), JOB, 16384);
+    assert!(cutter.next().unwrap().is_some());
+    let file = File::options()
+        .write(true)
+        .open(dir.path().join("large"))
+        .unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(matches!(cutter.next(), Err(CutError::Changed { .. })));
+}
 
 /// What a receiver of the pages has: objects by name, and what the log said of them.
 #[derive(Default)]
@@ -231,7 +246,7 @@ fn pages_and_open_objects_stay_within_their_limits() {
 }
 
 #[test]
-fn short_names_reach_the_limit_of_open_objects() {
+fn thousands_of_tiny_files_arrive() {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..9000 {
         fs::write(dir.path().join(format!("{i:x}")), "1").unwrap();
@@ -300,13 +315,15 @@ fn a_source_that_changed_after_the_plan_is_named() {
     );
 }
 
+type Change = fn(&File);
+
 #[test]
 fn a_source_that_changes_while_it_is_read_is_named() {
-    let changes: [(&str, fn(&File)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("longer", |file| file.set_len(9 << 20).unwrap()),
         ("shorter", |file| file.set_len(3 << 20).unwrap()),
         ("touched", |file| {
-            file.set_modified(SystemTime::UNIX_EPOCH).unwrap()
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         }),
     ];
     for (what, change) in changes {

@@ -45,7 +45,9 @@ pub(super) fn add(plan: &mut Plan, given: &Path) -> Result<(), TreeError> {
         object_name("", path.file_name().unwrap_or_default(), &path)?
     };
     let strip = if name.is_empty() { 0 } else { name.len() + 1 };
-    let Ok(root) = u32::try_from(plan.roots.len()) else { return Err(TreeError::TooMany) };
+    let Ok(root) = u32::try_from(plan.roots.len()) else {
+        return Err(TreeError::TooMany);
+    };
     plan.roots.push(Root {
         path: path.clone(),
         strip,

@@ -349,6 +349,19 @@ fn one_key_has_one_state_on_the_stream_at_a_time() {
 }
 
 #[test]
+fn what_was_on_a_lost_stream_or_under_a_former_term_does_not_hold_up_the_stream() {
+    let mut one = open(0);
+    let large = [7; 2_000];
+    set(&mut one, at(0), 1, &large);
+    assert_eq!(bodies(&poll(&mut one, at(0))).len(), 1);
+    one.disconnected();
+    one.connected(at(10));
+    assert_eq!(bodies(&poll(&mut one, at(10))).len(), 1);
+    one.set_term(at(20), 9);
+    assert_eq!(bodies(&poll(&mut one, at(20))).len(), 1);
+}
+
+#[test]
 fn a_stream_copy_is_answered_on_the_stream_even_if_a_datagram_came_first() {
     let mut two = open(2);
     let envelope = Envelope {

@@ -153,7 +153,7 @@ pub enum Input {
         job: JobId,
     },
     /// The publisher of a job is there. A new job, and every job after a start of the base,
-    /// counts as without one until this or [`Input::Content`].
+    /// counts as without one until this.
     PublisherBack {
         /// The job.
         job: JobId,

@@ -329,12 +329,12 @@ impl Job {
         }
     }
 
-    /// More of the content is durable at the base.
+    /// More of the content is durable at the base. That says nothing of the publisher: what it
+    /// sent last becomes durable after it has gone.
     pub(super) fn content(&mut self, bytes: u64, end: Option<(u64, Hash)>, turn: &mut Turn<'_>) {
         if self.is_closed() {
             return;
         }
-        self.publisher_gone = None;
         self.bytes = self.bytes.max(bytes);
         let (Some((size, digest)), None) = (end, self.status.ended_us) else {
             return;

@@ -13,7 +13,7 @@ use ring::signature::Ed25519KeyPair;
 use super::*;
 use crate::job::{Dimensions, JobObject, Keep, Kind, Quorum, Selector};
 use crate::seal::Hash;
-use crate::view::NodeJobState;
+use crate::view::{JobView, NodeJobState};
 use crate::wire::message::Source;
 
 fn name(text: &str) -> Name {

@@ -6,51 +6,28 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use shared::control::{Pace, Receipt, Via};
-use shared::id::{JobId, PeerId, Role};
+use shared::control::Pace;
+use shared::id::{JobId, PeerId};
 use shared::relay::{self, Next};
 use shared::seal::Hash;
-use shared::table::{Effect, Input, JobTable, Restored, Row, Transition};
+use shared::table::{Effect, Input, JobTable};
 use shared::time::Time;
 use shared::view::EventBody;
 use shared::wire::codec;
-use shared::wire::frame::{datagram_frames, put_frame};
-use shared::wire::message::{
-    self, Acks, Answer, Assign, Envelope, FrameType, Hello, Offer, Phase, Query, Reconcile, Report,
-    Stamp, StateKind, Want, Welcome,
-};
-use shared::wire::rights;
+use shared::wire::frame::put_frame;
+use shared::wire::message::{Assign, FrameType, Query, Stamp, StateKind, Welcome};
 
 use super::Variant;
 use super::coverage::Scene;
-use super::holding::{Bad, DiskJob, Holding};
+use super::holding::Holding;
+use super::ledger::{Ledger, Registered};
 use super::net::{End, Packet, Request};
-use super::plan::{CLIENT, NODES, client_name, job_id, new_job, node_name, plan_of};
+use super::plan::{CLIENT, NODES, client_name, node_name, plan_of};
 use super::queue::Event;
 use super::world::World;
 
 /// The wall clock when the run begins, in milliseconds since the Unix epoch.
 const WALL_MS: u64 = 1_700_000_000_000;
-
-/// What survives a crash of the base.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    epoch: u64,
-    rows: BTreeMap<JobId, Row>,
-    clock_us: u64,
-    pub(super) nodes: BTreeMap<usize, Registered>,
-    pub(super) content: BTreeMap<JobId, DiskJob>,
-}
-
-/// A node as the base knows it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Registered {
-    store: [u8; 16],
-    boot: u64,
-    pub(super) incarnation: u64,
-    /// The first incarnation of this store.
-    since: u64,
-}
 
 /// The base.
 #[derive(Debug, Default)]
@@ -58,7 +35,7 @@ pub(super) struct Base {
     pub(super) life: u64,
     pub(super) ledger: Ledger,
     pub(super) running: Option<Running>,
-    minted: u64,
+    pub(super) minted: u64,
 }
 
 /// The process.
@@ -67,34 +44,49 @@ pub(super) struct Running {
     pub(super) epoch: u64,
     pub(super) table: JobTable,
     /// When this start was, and what base time it was then.
-    clock: (Time, Time),
+    pub(super) clock: (Time, Time),
     pub(super) ends: Vec<End>,
     /// The incarnation of each node that is connected and greeted.
-    greeted: Vec<Option<u64>>,
+    pub(super) greeted: Vec<Option<u64>>,
     /// Nodes that were greeted since this start.
-    met: BTreeSet<usize>,
+    pub(super) met: BTreeSet<usize>,
     /// Jobs that each node was offered on its connection.
-    invited: Vec<BTreeSet<JobId>>,
-    holdings: BTreeMap<JobId, Holding>,
-    pending: VecDeque<Item>,
+    pub(super) invited: Vec<BTreeSet<JobId>>,
+    pub(super) holdings: BTreeMap<JobId, Holding>,
+    pub(super) pending: VecDeque<Item>,
     /// How many items at the front are being made durable.
-    committing: usize,
-    nodes: BTreeMap<usize, Registered>,
-    table_wake: Option<Time>,
+    pub(super) committing: usize,
+    pub(super) nodes: BTreeMap<usize, Registered>,
+    pub(super) table_wake: Option<Time>,
     /// Jobs that the client offers on its connection.
-    published: BTreeSet<JobId>,
+    pub(super) published: BTreeSet<JobId>,
     /// Jobs that the client has left on its connection: a late offer does not undo that.
-    left: BTreeSet<JobId>,
+    pub(super) left: BTreeSet<JobId>,
 }
 
 /// What waits for its turn.
 #[derive(Debug)]
-enum Item {
+pub(super) enum Item {
     Effect(Box<Effect>),
     Register(usize, Registered),
-    Welcome { node: usize, generation: u64, incarnation: u64, new_store: bool },
-    Accept { link: usize, kind: StateKind, job: JobId, stamp: Stamp },
-    Reply { generation: u64, plan: usize, what: Request, job: JobId },
+    Welcome {
+        node: usize,
+        generation: u64,
+        incarnation: u64,
+        new_store: bool,
+    },
+    Accept {
+        link: usize,
+        kind: StateKind,
+        job: JobId,
+        stamp: Stamp,
+    },
+    Reply {
+        generation: u64,
+        plan: usize,
+        what: Request,
+        job: JobId,
+    },
 }
 
 impl Running {
@@ -115,86 +107,49 @@ impl Item {
     }
 }
 
-impl Ledger {
-    fn write(&mut self, item: Item) {
-        match item {
-            Item::Register(node, registered) => {
-                self.nodes.insert(node, registered);
-            }
-            Item::Effect(effect) => {
-                if let Effect::Persist(transition) = *effect {
-                    self.apply(transition);
-                }
-            }
-            Item::Welcome { .. } | Item::Accept { .. } | Item::Reply { .. } => {}
-        }
-    }
-
-    fn apply(&mut self, transition: Transition) {
-        match transition {
-            Transition::Created(head, status) => {
-                let row = Row { head: *head, status: *status, nodes: Vec::new() };
-                self.rows.insert(row.head.id, row);
-            }
-            Transition::Status(job, status) => {
-                if let Some(row) = self.rows.get_mut(&job) {
-                    row.status = *status;
-                }
-            }
-            Transition::Node(job, node, record) => {
-                if let Some(row) = self.rows.get_mut(&job) {
-                    row.nodes.retain(|(name, _)| *name != node);
-                    row.nodes.push((node, *record));
-                }
-            }
-            Transition::Forgotten(job) => {
-                self.rows.remove(&job);
-            }
-            Transition::Clock(at) => self.clock_us = at,
-        }
-    }
-}
-
 /// The client's connection, as the base's engines name it.
-fn client_peer(generation: u64) -> PeerId {
+pub(super) fn client_peer(generation: u64) -> PeerId {
     PeerId::Client(client_name(), generation)
 }
 
-fn peer_of(link: usize, generation: u64) -> PeerId {
-    if link == CLIENT { client_peer(generation) } else { PeerId::Node(node_name(link)) }
+pub(super) fn peer_of(link: usize, generation: u64) -> PeerId {
+    if link == CLIENT {
+        client_peer(generation)
+    } else {
+        PeerId::Node(node_name(link))
+    }
 }
 
 fn link_of(peer: &PeerId) -> usize {
     match peer {
-        PeerId::Node(name) => name.as_str().get(1..).and_then(|n| n.parse().ok()).unwrap_or(CLIENT),
+        PeerId::Node(name) => name
+            .as_str()
+            .get(1..)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(CLIENT),
         PeerId::Base | PeerId::Client(..) => CLIENT,
     }
 }
 
 impl World {
-    fn wall_ms(&self) -> u64 {
+    pub(super) fn wall_ms(&self) -> u64 {
         WALL_MS + self.now.as_micros() / 1_000
     }
 
     /// The base starts, with what its ledger has.
     pub(super) fn start_base(&mut self) {
-        let ledger = &mut self.base.ledger;
-        ledger.epoch += 1;
-        let restored = Restored {
-            rows: ledger.rows.values().cloned().collect(),
-            archived: Vec::new(),
-            clock_us: ledger.clock_us,
-            lossy: false,
-        };
-        let (epoch, nodes) = (ledger.epoch, ledger.nodes.clone());
-        let clock = (self.now, Time::from_micros(ledger.clock_us));
+        let (epoch, restored) = self.base.ledger.start();
+        let nodes = self.base.ledger.nodes.clone();
+        let clock = (self.now, Time::from_micros(restored.clock_us));
         let wall_ms = self.wall_ms();
         let table = JobTable::new(self.now, wall_ms, restored);
         let held: Vec<JobId> = table.jobs_with_content().collect();
         let mut holdings = BTreeMap::new();
         let mut contents = Vec::new();
         for job in held {
-            let Some(plan) = self.plan.jobs.get(plan_of(job)) else { continue };
+            let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+                continue;
+            };
             let disk = self.base.ledger.content.entry(job).or_default();
             let holding = Holding::new(plan, disk, false);
             contents.push((job, holding.relay.durable_bytes(), disk.is_whole(plan)));
@@ -242,7 +197,9 @@ impl World {
         let wall_ms = self.wall_ms();
         let is_catching_up = matches!(input, Input::NodeUp { .. } | Input::Known { .. });
         let mut fx = Vec::new();
-        let Some(run) = &mut self.base.running else { return };
+        let Some(run) = &mut self.base.running else {
+            return;
+        };
         run.table.step(self.now, wall_ms, input, &mut fx);
         if is_catching_up && self.variant == Variant::NoReconcile {
             fx.retain(|effect| !matches!(effect, Effect::Assign { .. }));
@@ -250,19 +207,29 @@ impl World {
         self.file(fx);
     }
 
-    fn file(&mut self, fx: Vec<Effect>) {
-        let Some(run) = &mut self.base.running else { return };
-        run.pending.extend(fx.into_iter().map(|effect| Item::Effect(Box::new(effect))));
+    pub(super) fn file(&mut self, fx: Vec<Effect>) {
+        let Some(run) = &mut self.base.running else {
+            return;
+        };
+        run.pending
+            .extend(fx.into_iter().map(|effect| Item::Effect(Box::new(effect))));
         self.drain();
-        let Some(run) = &mut self.base.running else { return };
+        let Some(run) = &mut self.base.running else {
+            return;
+        };
         let wake = run.table.next_wake();
         if let Some(at) = wake.filter(|at| run.table_wake.is_none_or(|set| *at < set)) {
             run.table_wake = Some(at.max(self.now));
-            self.queue.push(at.max(self.now), Event::TableWake { life: self.base.life });
+            self.queue.push(
+                at.max(self.now),
+                Event::TableWake {
+                    life: self.base.life,
+                },
+            );
         }
     }
 
-    fn push(&mut self, item: Item) {
+    pub(super) fn push(&mut self, item: Item) {
         if let Some(run) = &mut self.base.running {
             run.pending.push_back(item);
         }
@@ -270,7 +237,14 @@ impl World {
     }
 
     pub(super) fn table_wake(&mut self, life: u64) {
-        let Some(run) = self.base.running.as_mut().filter(|_| self.base.life == life) else { return };
+        let Some(run) = self
+            .base
+            .running
+            .as_mut()
+            .filter(|_| self.base.life == life)
+        else {
+            return;
+        };
         if run.table_wake == Some(self.now) {
             run.table_wake = None;
             self.step(Input::Tick);
@@ -280,28 +254,51 @@ impl World {
     /// Carries out what waits, up to what has to be durable first.
     fn drain(&mut self) {
         loop {
-            let Some(run) = &mut self.base.running else { return };
+            let Some(run) = &mut self.base.running else {
+                return;
+            };
             if run.committing > 0 || run.pending.is_empty() {
                 return;
             }
-            let batch = run.pending.iter().take_while(|item| item.is_written()).count();
+            let batch = run
+                .pending
+                .iter()
+                .take_while(|item| item.is_written())
+                .count();
             if batch > 0 {
                 run.committing = batch;
                 let (least, most) = self.plan.commit;
                 let at = self.now + self.chance.millis(least..=most);
-                return self.queue.push(at, Event::Committed { life: self.base.life });
+                return self.queue.push(
+                    at,
+                    Event::Committed {
+                        life: self.base.life,
+                    },
+                );
             }
-            let Some(item) = run.pending.pop_front() else { return };
+            let Some(item) = run.pending.pop_front() else {
+                return;
+            };
             self.carry_out(item);
         }
     }
 
     pub(super) fn committed(&mut self, life: u64) {
         let base = &mut self.base;
-        let Some(run) = base.running.as_mut().filter(|_| base.life == life) else { return };
+        let Some(run) = base.running.as_mut().filter(|_| base.life == life) else {
+            return;
+        };
         for _ in 0..std::mem::take(&mut run.committing) {
-            if let Some(item) = run.pending.pop_front() {
-                base.ledger.write(item);
+            match run.pending.pop_front() {
+                Some(Item::Register(node, registered)) => {
+                    base.ledger.nodes.insert(node, registered);
+                }
+                Some(Item::Effect(effect)) => {
+                    if let Effect::Persist(transition) = *effect {
+                        base.ledger.apply(transition);
+                    }
+                }
+                _ => {}
             }
         }
         self.drain();
@@ -311,18 +308,36 @@ impl World {
         match item {
             Item::Register(..) => {}
             Item::Effect(effect) => self.table_effect(*effect),
-            Item::Welcome { node, generation, incarnation, new_store } => {
+            Item::Welcome {
+                node,
+                generation,
+                incarnation,
+                new_store,
+            } => {
                 self.welcome(node, generation, incarnation, new_store);
             }
-            Item::Accept { link, kind, job, stamp } => {
+            Item::Accept {
+                link,
+                kind,
+                job,
+                stamp,
+            } => {
                 let now = self.now;
                 if let Some(end) = self.end_mut(link, true) {
                     end.channel.accept(now, kind, job, stamp);
                     self.touched.push((link, true));
                 }
             }
-            Item::Reply { generation, plan, what, job } => {
-                if self.end(CLIENT, true).is_some_and(|end| end.generation == Some(generation)) {
+            Item::Reply {
+                generation,
+                plan,
+                what,
+                job,
+            } => {
+                if self
+                    .end(CLIENT, true)
+                    .is_some_and(|end| end.generation == Some(generation))
+                {
                     self.send(CLIENT, true, Packet::Reply { plan, what, job });
                 }
             }
@@ -335,14 +350,26 @@ impl World {
             Effect::Assign { node, job, order } => {
                 let link = link_of(&PeerId::Node(node));
                 if order != Assign::Drop && !self.is_listed(link, job) {
-                    self.fail("I15", format!("n{link} is told of {job} without being on its list"));
+                    self.fail(
+                        "I15",
+                        format!("n{link} is told of {job} without being on its list"),
+                    );
                 }
-                self.say(link, true, StateKind::Assign, job, codec::encode(&order), Pace::Now);
+                self.say(
+                    (link, true),
+                    StateKind::Assign,
+                    job,
+                    codec::encode(&order),
+                    Pace::Now,
+                );
             }
             Effect::Query { node, job } => {
                 self.coverage.reach(Scene::NodeQueried);
                 let link = link_of(&PeerId::Node(node));
-                let query = Query { job, nonce: self.now.as_micros() };
+                let query = Query {
+                    job,
+                    nonce: self.now.as_micros(),
+                };
                 self.send_frame(link, true, FrameType::Query, &codec::encode(&query));
             }
             Effect::Event { job, body, .. } => {
@@ -368,15 +395,16 @@ impl World {
     /// Sets a state of one end.
     pub(super) fn say(
         &mut self,
-        link: usize,
-        at_base: bool,
+        (link, at_base): (usize, bool),
         kind: StateKind,
         job: JobId,
         body: Vec<u8>,
         pace: Pace,
     ) {
         let now = self.now;
-        let Some(end) = self.end_mut(link, at_base) else { return };
+        let Some(end) = self.end_mut(link, at_base) else {
+            return;
+        };
         let set = end.channel.set(now, kind, job, body, pace);
         self.touched.push((link, at_base));
         if let Err(error) = set {
@@ -384,20 +412,35 @@ impl World {
         }
     }
 
-    pub(super) fn send_frame(&mut self, link: usize, from_base: bool, kind: FrameType, body: &[u8]) {
+    pub(super) fn send_frame(
+        &mut self,
+        link: usize,
+        from_base: bool,
+        kind: FrameType,
+        body: &[u8],
+    ) {
         let mut bytes = Vec::new();
         put_frame(&mut bytes, kind as u8, body);
         let reliable = self.variant != Variant::FireAndForget
             || matches!(kind, FrameType::Hello | FrameType::Welcome);
-        let packet = if reliable { Packet::Control(bytes) } else { Packet::Datagram(bytes) };
+        let packet = if reliable {
+            Packet::Control(bytes)
+        } else {
+            Packet::Datagram(bytes)
+        };
         self.send(link, from_base, packet);
     }
 
     fn welcome(&mut self, node: usize, generation: u64, incarnation: u64, new_store: bool) {
         let (now, variant) = (self.now, self.variant);
         let ids: Vec<JobId> = self.ids.iter().copied().collect();
-        let Some(run) = &mut self.base.running else { return };
-        let Some(end) = run.ends.get_mut(node).filter(|end| end.generation == Some(generation))
+        let Some(run) = &mut self.base.running else {
+            return;
+        };
+        let Some(end) = run
+            .ends
+            .get_mut(node)
+            .filter(|end| end.generation == Some(generation))
         else {
             return;
         };
@@ -409,16 +452,26 @@ impl World {
         if let Some(greeted) = run.greeted.get_mut(node) {
             *greeted = Some(incarnation);
         }
-        let welcome = Welcome { version: String::new(), epoch: run.epoch, incarnation };
+        let welcome = Welcome {
+            version: String::new(),
+            epoch: run.epoch,
+            incarnation,
+        };
         self.send_frame(node, true, FrameType::Welcome, &codec::encode(&welcome));
         let name = node_name(node);
-        self.step(Input::NodeUp { node: name, incarnation, new_store });
+        self.step(Input::NodeUp {
+            node: name,
+            incarnation,
+            new_store,
+        });
         self.touched.push((node, true));
     }
 
     /// A connection of the base is gone.
     pub(super) fn base_lost(&mut self, link: usize) {
-        let Some(run) = &mut self.base.running else { return };
+        let Some(run) = &mut self.base.running else {
+            return;
+        };
         let jobs: Vec<JobId> = run.holdings.keys().copied().collect();
         let generation = self.links.get(link).map_or(0, |state| state.generation);
         if let Some(invited) = run.invited.get_mut(link) {
@@ -426,7 +479,10 @@ impl World {
         }
         let was_greeted = run.greeted.get_mut(link).and_then(Option::take).is_some();
         for job in jobs {
-            for peer in [peer_of(link, generation), peer_of(link, generation.saturating_sub(1))] {
+            for peer in [
+                peer_of(link, generation),
+                peer_of(link, generation.saturating_sub(1)),
+            ] {
                 self.at_holding(job, |holding, _, fx| holding.relay.peer_lost(&peer, fx));
             }
             if let Some(end) = self.end_mut(link, true) {
@@ -435,19 +491,23 @@ impl World {
             }
         }
         if link == CLIENT {
-            let Some(run) = &mut self.base.running else { return };
+            let Some(run) = &mut self.base.running else {
+                return;
+            };
             run.left.clear();
             run.published.clear();
             for job in run.table.open_jobs().collect::<Vec<_>>() {
                 self.step(Input::PublisherGone { job });
             }
         } else if was_greeted {
-            self.step(Input::NodeDown { node: node_name(link) });
+            self.step(Input::NodeDown {
+                node: node_name(link),
+            });
         }
     }
 
     /// Runs `act` on the engine of a job and carries out its effects.
-    fn at_holding<T>(
+    pub(super) fn at_holding<T>(
         &mut self,
         job: JobId,
         act: impl FnOnce(&mut Holding, Time, &mut Vec<relay::Effect>) -> T,
@@ -459,11 +519,23 @@ impl World {
             match effect {
                 relay::Effect::Want { peer, want } => {
                     let body = codec::encode(&want);
-                    self.say(link_of(&peer), true, StateKind::Want, job, body, Pace::Now);
+                    self.say(
+                        (link_of(&peer), true),
+                        StateKind::Want,
+                        job,
+                        body,
+                        Pace::Now,
+                    );
                 }
                 relay::Effect::Offer { peer, offer } => {
                     let body = codec::encode(&offer);
-                    self.say(link_of(&peer), true, StateKind::Offer, job, body, Pace::Now);
+                    self.say(
+                        (link_of(&peer), true),
+                        StateKind::Offer,
+                        job,
+                        body,
+                        Pace::Now,
+                    );
                 }
                 relay::Effect::Ready { peer } => self.ready(link_of(&peer), true, job),
                 relay::Effect::Report { .. } => {}
@@ -488,7 +560,10 @@ impl World {
             Next::Chunk(chunk) => disk.chunks.contains(chunk),
         });
         if !is_durable {
-            self.fail("I10", format!("the base sends {next:?} of {job}, which is not durable"));
+            self.fail(
+                "I10",
+                format!("the base sends {next:?} of {job}, which is not durable"),
+            );
         }
         if !self.is_listed(link, job) {
             self.fail("I15", format!("n{link} gets {next:?} of {job}"));
@@ -496,61 +571,29 @@ impl World {
         Some(next)
     }
 
-    /// A packet has come to the base.
-    pub(super) fn at_base(&mut self, link: usize, generation: u64, packet: Packet) {
-        match packet {
-            Packet::Datagram(bytes) => self.base_frames(link, Via::Datagram, &bytes),
-            Packet::Control(bytes) => self.base_frames(link, Via::Stream, &bytes),
-            Packet::Record { job, is_page, number, damaged } => {
-                let peer = peer_of(link, generation);
-                let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
-                let plan = Arc::clone(plan);
-                let record = (is_page, number, damaged);
-                let result = self.at_holding(job, |holding, now, fx| {
-                    holding.record(now, &plan, &peer, record, fx)
-                });
-                if self.at_holding(job, |holding, _, _| holding.is_parking()) == Some(true) {
-                    self.coverage.reach(Scene::RecordParked);
-                }
-                self.record_taken(link, true, result);
-                self.flush_base(job);
-            }
-            Packet::Request { plan, what } => self.requested(generation, plan, what),
-            Packet::Reply { .. } | Packet::Closed { .. } => {}
-        }
-    }
-
-    /// A bad source is cut off; a rule that the engine broke is a finding.
-    pub(super) fn record_taken(
-        &mut self,
-        link: usize,
-        at_base: bool,
-        result: Option<Result<(), Bad>>,
-    ) {
-        match result {
-            None | Some(Ok(())) => {}
-            Some(Err(Bad::Damaged)) => {
-                self.coverage.reach(Scene::RecordDamaged);
-                let generation = self.links.get(link).map_or(0, |state| state.generation);
-                self.break_link(link);
-                self.lost(link, at_base, generation);
-            }
-            Some(Err(Bad::Rule(text))) => self.fail("I7", text),
-        }
-    }
-
-    fn flush_base(&mut self, job: JobId) {
-        let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+    pub(super) fn flush_base(&mut self, job: JobId) {
+        let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+            return;
+        };
         let plan = Arc::clone(plan);
         if self.at_holding(job, |holding, _, _| holding.begin_flush(&plan)) == Some(true) {
             let at = self.now + self.chance.millis(1..=40);
             let life = self.base.life;
-            self.queue.push(at, Event::Flushed { node: None, life, job });
+            self.queue.push(
+                at,
+                Event::Flushed {
+                    node: None,
+                    life,
+                    job,
+                },
+            );
         }
     }
 
     pub(super) fn base_flushed(&mut self, life: u64, job: JobId) {
-        let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+        let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+            return;
+        };
         let plan = Arc::clone(plan);
         let holds = |run: &Running| run.holdings.contains_key(&job);
         if self.base.life != life || !self.base.running.as_ref().is_some_and(holds) {
@@ -569,205 +612,15 @@ impl World {
         let end = whole.then_some((bytes, Hash::ZERO));
         self.step(Input::Content { job, bytes, end });
         // Content counts as a word of the publisher, but a write may end when it is gone.
-        if !whole && self.base.running.as_ref().is_some_and(|run| !run.published.contains(&job)) {
+        if !whole
+            && self
+                .base
+                .running
+                .as_ref()
+                .is_some_and(|run| !run.published.contains(&job))
+        {
             self.step(Input::PublisherGone { job });
         }
-    }
-
-    fn requested(&mut self, generation: u64, plan: usize, what: Request) {
-        let (now, wall_ms) = (self.now, self.wall_ms());
-        let Some(wish) = self.plan.jobs.get(plan) else { return };
-        let Some(run) = &mut self.base.running else { return };
-        let key = [u8::try_from(plan).unwrap_or(u8::MAX); 16];
-        let known = run.table.by_key(&client_name(), &key);
-        let mut fx = Vec::new();
-        let job = match (what, known) {
-            (Request::Create, _) => {
-                self.base.minted += 1;
-                let new = new_job(plan, wish, job_id(plan, self.base.minted));
-                let Ok(created) = run.table.create(now, wall_ms, new, &mut fx) else { return };
-                if !created.fresh {
-                    self.coverage.reach(Scene::CreatedTwice);
-                } else {
-                    let holding = Holding::new(wish, &DiskJob::default(), false);
-                    run.holdings.insert(created.id, holding);
-                    self.ids.insert(created.id);
-                }
-                created.id
-            }
-            // It is removed already, and nothing is left of it.
-            (_, None) => JobId([0; 16]),
-            (Request::Cancel, Some(id)) => {
-                // It may have closed before.
-                let _closed = run.table.cancel(now, wall_ms, (id, "by the client"), &mut fx);
-                id
-            }
-            (Request::Remove, Some(id)) => {
-                let _unknown = run.table.remove(now, wall_ms, (id, "by the client"), &mut fx);
-                id
-            }
-            (Request::Leave, Some(job)) => {
-                run.left.insert(job);
-                run.published.remove(&job);
-                run.table.step(now, wall_ms, Input::PublisherGone { job }, &mut fx);
-                job
-            }
-        };
-        self.file(fx);
-        self.push(Item::Reply { generation, plan, what, job });
-    }
-
-    fn base_frames(&mut self, link: usize, via: Via, bytes: &[u8]) {
-        let role = if link == CLIENT { Role::Client } else { Role::Node };
-        for frame in datagram_frames(bytes).unwrap_or_default() {
-            let Some(kind) = FrameType::from_byte(frame.kind) else { continue };
-            if !rights::may_send(role, kind, Role::Base) {
-                self.fail("I12", format!("{role} sends {kind:?} to the base"));
-                return;
-            }
-            self.base_frame(link, via, kind, &frame.body);
-        }
-    }
-
-    fn base_frame(&mut self, link: usize, via: Via, kind: FrameType, body: &[u8]) {
-        let now = self.now;
-        match kind {
-            FrameType::Hello => {
-                if let Ok(hello) = message::decode::<Hello>(body) {
-                    self.greet(link, &hello);
-                }
-            }
-            FrameType::Acks => {
-                if let (Ok(acks), Some(end)) =
-                    (message::decode::<Acks>(body), self.end_mut(link, true))
-                {
-                    end.channel.acked(now, &acks);
-                    self.touched.push((link, true));
-                }
-            }
-            FrameType::Reconcile => {
-                let jobs = message::decode::<Reconcile>(body).map(|known| known.jobs);
-                for job in jobs.unwrap_or_default() {
-                    self.step(Input::Known { node: node_name(link), job });
-                    self.invite(link, job);
-                }
-            }
-            FrameType::Beat => self.coverage.reach(Scene::Beat),
-            FrameType::Answer => {
-                let Ok(Answer { job, report, .. }) = message::decode(body) else { return };
-                let incarnation = self.greeted(link).unwrap_or(0);
-                self.step(Input::Answer { node: node_name(link), incarnation, job, report });
-            }
-            _ => {
-                let (Some(kind), Ok(state)) = (kind.state(), message::decode::<Envelope>(body))
-                else {
-                    return;
-                };
-                let Some(end) = self.end_mut(link, true) else { return };
-                if end.channel.receive(now, via, kind, &state) == Receipt::New {
-                    self.check_newer(link, true, kind, &state);
-                    self.base_state(link, kind, state);
-                } else {
-                    self.coverage.reach(Scene::OldState);
-                }
-                self.touched.push((link, true));
-            }
-        }
-    }
-
-    fn greeted(&self, node: usize) -> Option<u64> {
-        self.base.running.as_ref()?.greeted.get(node).copied().flatten()
-    }
-
-    fn greet(&mut self, node: usize, hello: &Hello) {
-        let Some(run) = &mut self.base.running else { return };
-        let Some(generation) = run.ends.get(node).and_then(|end| end.generation) else { return };
-        let max = run.nodes.values().map(|node| node.incarnation).max().unwrap_or(0);
-        let known = run.nodes.get(&node).copied();
-        let same_store = known.filter(|known| known.store == hello.store);
-        let same = same_store.filter(|known| known.boot == hello.boot);
-        let registered = same.unwrap_or(Registered {
-            store: hello.store,
-            boot: hello.boot,
-            incarnation: max + 1,
-            since: same_store.map_or(max + 1, |known| known.since),
-        });
-        run.nodes.insert(node, registered);
-        // A base that was killed may have learnt of the new store and not have acted on it.
-        let first = run.met.insert(node) && registered.since > 1;
-        let new_store = first || (known.is_some() && same_store.is_none());
-        let incarnation = match self.variant {
-            Variant::NoIncarnation => 1,
-            _ => registered.incarnation,
-        };
-        self.push(Item::Register(node, registered));
-        self.push(Item::Welcome { node, generation, incarnation, new_store });
-    }
-
-    /// Offers a job to a node that has accepted it, once on each connection.
-    fn invite(&mut self, node: usize, job: JobId) {
-        let Some(run) = &mut self.base.running else { return };
-        if run.table.servers(job, &node_name(node)).is_none() || !run.holdings.contains_key(&job) {
-            return;
-        }
-        if run.invited.get_mut(node).is_some_and(|invited| invited.insert(job)) {
-            let peer = PeerId::Node(node_name(node));
-            self.at_holding(job, |holding, _, fx| holding.relay.invite(&peer, fx));
-        }
-    }
-
-    /// A node has dropped what it was told to: that need not be said again.
-    fn stop_dropping(&mut self, node: usize, job: JobId) {
-        let Some(run) = &mut self.base.running else { return };
-        if run.table.status(job).is_none_or(|status| status.is_dropping())
-            && let Some(end) = run.ends.get_mut(node)
-        {
-            end.channel.forget(StateKind::Assign, job);
-        }
-    }
-
-    fn base_state(&mut self, link: usize, kind: StateKind, state: Envelope) {
-        let Envelope { job, stamp, body } = state;
-        match kind {
-            StateKind::Report => {
-                let Ok(report) = message::decode::<Report>(&body) else { return };
-                if self.greeted(link) != Some(stamp.term) {
-                    return;
-                }
-                let (phase, node) = (report.phase.clone(), node_name(link));
-                self.check_progress(link, job, &report);
-                self.step(Input::Report { node, incarnation: stamp.term, job, report });
-                match phase {
-                    Phase::Receiving => self.invite(link, job),
-                    Phase::Dropped => self.stop_dropping(link, job),
-                    Phase::Complete | Phase::Failed(_) => {}
-                }
-            }
-            StateKind::Want => {
-                let Ok(want) = message::decode::<Want>(&body) else { return };
-                let Some(run) = &self.base.running else { return };
-                if run.table.servers(job, &node_name(link)).is_some() {
-                    let peer = PeerId::Node(node_name(link));
-                    self.at_holding(job, |holding, _, fx| holding.relay.wanted(&peer, want, fx));
-                }
-            }
-            StateKind::Offer => {
-                let Ok(offer) = message::decode::<Offer>(&body) else { return };
-                let generation = self.links.get(link).map_or(0, |state| state.generation);
-                let Some(run) = &mut self.base.running else { return };
-                let is_open = run.table.open_jobs().any(|open| open == job);
-                if is_open && !run.left.contains(&job) {
-                    run.published.insert(job);
-                    self.step(Input::PublisherBack { job });
-                    let peer = client_peer(generation);
-                    self.at_holding(job, |holding, _, fx| holding.relay.offered(&peer, offer, fx));
-                } else if self.was_closed(job) {
-                    self.send(CLIENT, true, Packet::Closed { job });
-                }
-            }
-            StateKind::Assign => {}
-        }
-        self.push(Item::Accept { link, kind, job, stamp });
     }
 }
 

@@ -36,7 +36,10 @@ pub(super) struct Job {
 
 impl Client {
     pub(super) fn new(jobs: usize) -> Self {
-        Self { end: End::new(0), jobs: (0..jobs).map(|_| Job::default()).collect() }
+        Self {
+            end: End::new(0),
+            jobs: (0..jobs).map(|_| Job::default()).collect(),
+        }
     }
 
     /// Whether every request was answered.
@@ -48,7 +51,10 @@ impl Client {
 impl World {
     /// A connection is new on both sides: what was said on the last one is void.
     pub(super) fn client_connected(&mut self) {
-        let (now, epoch) = (self.now, self.base.running.as_ref().map_or(0, |run| run.epoch));
+        let (now, epoch) = (
+            self.now,
+            self.base.running.as_ref().map_or(0, |run| run.epoch),
+        );
         for (at_base, term) in [(true, epoch), (false, 0)] {
             if let Some(end) = self.end_mut(CLIENT, at_base) {
                 *end = End::connected(term, end.generation);
@@ -72,7 +78,11 @@ impl World {
 
     /// Sends the first request of a job that has no answer.
     fn ask(&mut self, plan: usize) {
-        let first = self.client.jobs.get(plan).and_then(|job| job.requests.first().copied());
+        let first = self
+            .client
+            .jobs
+            .get(plan)
+            .and_then(|job| job.requests.first().copied());
         if let Some(what) = first {
             self.send(CLIENT, false, Packet::Request { plan, what });
         }
@@ -100,7 +110,7 @@ impl World {
             match effect {
                 Effect::Offer { offer, .. } => {
                     let body = codec::encode(&offer);
-                    self.say(CLIENT, false, StateKind::Offer, id, body, Pace::Now);
+                    self.say((CLIENT, false), StateKind::Offer, id, body, Pace::Now);
                 }
                 Effect::Ready { .. } => self.ready(CLIENT, false, id),
                 Effect::Want { .. } | Effect::Report { .. } => {}
@@ -111,7 +121,9 @@ impl World {
 
     /// The client does the next thing for a job.
     pub(super) fn client_step(&mut self, plan: usize, step: ClientStep) {
-        let Some(wish) = self.plan.jobs.get(plan).map(Arc::clone) else { return };
+        let Some(wish) = self.plan.jobs.get(plan).map(Arc::clone) else {
+            return;
+        };
         match step {
             ClientStep::Create => self.want_answer(plan, Request::Create),
             ClientStep::End => match wish.ending {
@@ -120,12 +132,16 @@ impl World {
                 Ending::Pushed | Ending::Abandoned(_) => {}
             },
             ClientStep::Page => {
-                let Some(job) = self.client.jobs.get_mut(plan) else { return };
+                let Some(job) = self.client.jobs.get_mut(plan) else {
+                    return;
+                };
                 let page = job.pages;
                 if wish.ending == Ending::Abandoned(page) {
                     return self.stop_publishing(plan, true);
                 }
-                let Some(lens) = wish.pages.get(page) else { return };
+                let Some(lens) = wish.pages.get(page) else {
+                    return;
+                };
                 job.pages += 1;
                 let (now, is_last) = (self.now, page + 1 == wish.pages.len());
                 self.at_relay(plan, |relay, fx| {
@@ -136,14 +152,19 @@ impl World {
                     }
                     relay.publish(relay.pages(), fx);
                 });
-                let next = Event::Client { plan, step: ClientStep::Page };
+                let next = Event::Client {
+                    plan,
+                    step: ClientStep::Page,
+                };
                 self.queue.push(self.now + wish.page_every, next);
             }
         }
     }
 
     fn stop_publishing(&mut self, plan: usize, leaves: bool) {
-        let Some(job) = self.client.jobs.get_mut(plan) else { return };
+        let Some(job) = self.client.jobs.get_mut(plan) else {
+            return;
+        };
         if let (Some(id), Some(_)) = (job.id, job.relay.take()) {
             self.client.end.channel.forget(StateKind::Offer, id);
         }
@@ -168,8 +189,12 @@ impl World {
     }
 
     fn answered(&mut self, plan: usize, what: Request, id: JobId) {
-        let Some(wish) = self.plan.jobs.get(plan).map(Arc::clone) else { return };
-        let Some(job) = self.client.jobs.get_mut(plan) else { return };
+        let Some(wish) = self.plan.jobs.get(plan).map(Arc::clone) else {
+            return;
+        };
+        let Some(job) = self.client.jobs.get_mut(plan) else {
+            return;
+        };
         if !job.requests.remove(&what) {
             return;
         }
@@ -177,7 +202,13 @@ impl World {
             job.id = Some(id);
             job.relay = Some(Relay::new(wish.stripes, wish.window));
             self.at_relay(plan, |relay, fx| relay.invite(&PeerId::Base, fx));
-            self.queue.push(self.now, Event::Client { plan, step: ClientStep::Page });
+            self.queue.push(
+                self.now,
+                Event::Client {
+                    plan,
+                    step: ClientStep::Page,
+                },
+            );
         }
         self.ask(plan);
     }
@@ -185,7 +216,9 @@ impl World {
     fn client_frames(&mut self, via: Via, bytes: &[u8]) {
         let now = self.now;
         for frame in datagram_frames(bytes).unwrap_or_default() {
-            let Some(kind) = FrameType::from_byte(frame.kind) else { continue };
+            let Some(kind) = FrameType::from_byte(frame.kind) else {
+                continue;
+            };
             if !rights::may_send(Role::Base, kind, Role::Client) {
                 self.fail("I12", format!("the base sends {kind:?} to a client"));
                 return;
@@ -204,7 +237,10 @@ impl World {
                     let plan = plan_of(state.job);
                     self.at_relay(plan, |relay, fx| relay.wanted(&PeerId::Base, want, fx));
                 }
-                self.client.end.channel.accept(now, kind, state.job, state.stamp);
+                self.client
+                    .end
+                    .channel
+                    .accept(now, kind, state.job, state.stamp);
             }
         }
         self.touched.push((CLIENT, false));

@@ -109,14 +109,19 @@ impl Holding {
             return Ok(());
         }
         if self.relay.landing(peer, number) == Landing::BeyondCredit {
-            return Err(Bad::Rule(format!("{peer} sent chunk {number} beyond its credit")));
+            return Err(Bad::Rule(format!(
+                "{peer} sent chunk {number} beyond its credit"
+            )));
         }
         if number < self.relay.chunks() {
             return self.chunk(now, peer, (number, damaged), fx);
         }
         self.parked.insert(number, damaged);
         if self.parked.len() as u64 > plan.window + u64::from(plan.stripes) {
-            return Err(Bad::Rule(format!("{} chunks wait for their page", self.parked.len())));
+            return Err(Bad::Rule(format!(
+                "{} chunks wait for their page",
+                self.parked.len()
+            )));
         }
         Ok(())
     }
@@ -167,13 +172,19 @@ impl Holding {
         if self.batch.is_some() || !news {
             return false;
         }
-        self.batch = Some(Batch { pages, chunks: std::mem::take(&mut self.dirty), finishes });
+        self.batch = Some(Batch {
+            pages,
+            chunks: std::mem::take(&mut self.dirty),
+            finishes,
+        });
         true
     }
 
     /// The write is durable.
     pub(super) fn flushed(&mut self, plan: &JobPlan, disk: &mut DiskJob, fx: &mut Vec<Effect>) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(batch) = self.batch.take() else {
+            return;
+        };
         disk.pages = batch.pages;
         self.synced_pages = batch.pages;
         for chunk in &batch.chunks {
@@ -195,7 +206,11 @@ impl Holding {
         }
         let mut ready = 0;
         let mut end = 0;
-        for page in plan.pages.iter().take(usize::try_from(disk.pages).unwrap_or(0)) {
+        for page in plan
+            .pages
+            .iter()
+            .take(usize::try_from(disk.pages).unwrap_or(0))
+        {
             end += page.len() as u64;
             if disk.chunks.head() < end {
                 break;

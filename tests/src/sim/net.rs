@@ -32,11 +32,20 @@ pub(super) enum Packet {
     /// Frames on the control stream.
     Control(Vec<u8>),
     /// A page (`is_page`) or chunk on a job's stream.
-    Record { job: JobId, is_page: bool, number: u64, damaged: bool },
+    Record {
+        job: JobId,
+        is_page: bool,
+        number: u64,
+        damaged: bool,
+    },
     /// A request of the client, and its answer: the job of this plan.
     Request { plan: usize, what: Request },
     /// The job's id, and that it is closed.
-    Reply { plan: usize, what: Request, job: JobId },
+    Reply {
+        plan: usize,
+        what: Request,
+        job: JobId,
+    },
     /// The client is told that a job is closed.
     Closed { job: JobId },
 }
@@ -63,9 +72,12 @@ impl Packet {
         match self {
             Self::Datagram(frames) => bytes(frames) << 3,
             Self::Control(frames) => bytes(frames) << 3 | 1,
-            Self::Record { number, is_page, damaged, .. } => {
-                number << 5 | u64::from(*is_page) << 4 | u64::from(*damaged) << 3 | 2
-            }
+            Self::Record {
+                number,
+                is_page,
+                damaged,
+                ..
+            } => number << 5 | u64::from(*is_page) << 4 | u64::from(*damaged) << 3 | 2,
             Self::Request { plan, .. } => (*plan as u64) << 3 | 3,
             Self::Reply { plan, .. } => (*plan as u64) << 3 | 4,
             Self::Closed { .. } => 5,
@@ -111,7 +123,10 @@ impl End {
 
     /// An end that has never had another connection.
     pub(super) fn connected(term: u64, generation: Option<u64>) -> Self {
-        Self { generation, ..Self::new(term) }
+        Self {
+            generation,
+            ..Self::new(term)
+        }
     }
 
     /// What was agreed on the connection is gone with it.
@@ -141,7 +156,11 @@ impl World {
     }
 
     fn loss(&self) -> u64 {
-        if self.is_quiet() { self.plan.loss.min(20) } else { self.plan.loss }
+        if self.is_quiet() {
+            self.plan.loss.min(20)
+        } else {
+            self.plan.loss
+        }
     }
 
     fn delay(&mut self) -> Duration {
@@ -170,14 +189,21 @@ impl World {
     /// Sends a packet on the connection that the sending end believes in.
     pub(super) fn send(&mut self, link: usize, from_base: bool, packet: Packet) {
         let generation = self.end(link, from_base).and_then(|end| end.generation);
-        let (Some(generation), Some(state)) = (generation, self.links.get(link)) else { return };
+        let (Some(generation), Some(state)) = (generation, self.links.get(link)) else {
+            return;
+        };
         if !state.alive || state.generation != generation {
             return;
         }
         let to_base = !from_base;
         let cut_off = state.partition_until > self.now;
         let start = self.now.max(state.partition_until);
-        let event = |packet| Event::Deliver { link, to_base, generation, packet };
+        let event = |packet| Event::Deliver {
+            link,
+            to_base,
+            generation,
+            packet,
+        };
         match packet {
             Packet::Datagram(_) => {
                 if cut_off || self.chance.happens(self.loss()) {
@@ -197,7 +223,9 @@ impl World {
             }
             _ => {
                 let at = start + self.delay_with_repeats();
-                let Some(state) = self.links.get_mut(link) else { return };
+                let Some(state) = self.links.get_mut(link) else {
+                    return;
+                };
                 let [to_far, to_near] = &mut state.ordered;
                 let last = if to_base { to_near } else { to_far };
                 *last = at.max(*last);
@@ -212,7 +240,9 @@ impl World {
         while let Some((link, at_base)) = self.touched.pop() {
             let (now, path) = (self.now, self.path());
             let mut out = std::mem::take(&mut self.out);
-            let Some(end) = self.end_mut(link, at_base) else { continue };
+            let Some(end) = self.end_mut(link, at_base) else {
+                continue;
+            };
             while end.channel.next_wake().is_some_and(|wake| wake <= now) {
                 end.channel.poll(now, path, &mut out);
             }
@@ -220,7 +250,9 @@ impl World {
                 self.transmit(link, at_base, outgoing);
             }
             self.out = out;
-            let Some(end) = self.end_mut(link, at_base) else { continue };
+            let Some(end) = self.end_mut(link, at_base) else {
+                continue;
+            };
             let wake = end.channel.next_wake();
             if let Some(at) = wake.filter(|_| wake != end.wake) {
                 end.wake = wake;
@@ -232,7 +264,9 @@ impl World {
     /// A wake-up counts only if it is the last that was asked for.
     pub(super) fn wake(&mut self, link: usize, at_base: bool) {
         let now = self.now;
-        let Some(end) = self.end_mut(link, at_base) else { return };
+        let Some(end) = self.end_mut(link, at_base) else {
+            return;
+        };
         if end.wake == Some(now) {
             end.wake = None;
             self.touched.push((link, at_base));
@@ -251,8 +285,14 @@ impl World {
             return self.send(link, at_base, packet);
         }
         // Broken on purpose: one datagram, and it counts as taken up.
-        let (Packet::Datagram(bytes) | Packet::Control(bytes)) = packet else { return };
-        let acks = Acks(states(&bytes).map(|(kind, state)| ack(kind, &state)).collect());
+        let (Packet::Datagram(bytes) | Packet::Control(bytes)) = packet else {
+            return;
+        };
+        let acks = Acks(
+            states(&bytes)
+                .map(|(kind, state)| ack(kind, &state))
+                .collect(),
+        );
         let now = self.now;
         if let Some(end) = self.end_mut(link, at_base) {
             end.channel.acked(now, &acks);
@@ -263,20 +303,33 @@ impl World {
     /// A job has something for the peer at the other end.
     pub(super) fn ready(&mut self, link: usize, from_base: bool, job: JobId) {
         let now = self.now;
-        let Some(end) = self.end_mut(link, from_base) else { return };
-        let Some(generation) = end.generation else { return };
+        let Some(end) = self.end_mut(link, from_base) else {
+            return;
+        };
+        let Some(generation) = end.generation else {
+            return;
+        };
         if !end.ready.contains(&job) {
             end.ready.push(job);
         }
         if !std::mem::replace(&mut end.pumping, true) {
-            self.queue.push(now, Event::Pump { link, from_base, generation });
+            self.queue.push(
+                now,
+                Event::Pump {
+                    link,
+                    from_base,
+                    generation,
+                },
+            );
         }
     }
 
     /// Sends the next record, of one job after the other.
     pub(super) fn pump(&mut self, link: usize, from_base: bool, generation: u64) {
         loop {
-            let Some(end) = self.end_mut(link, from_base) else { return };
+            let Some(end) = self.end_mut(link, from_base) else {
+                return;
+            };
             if end.generation != Some(generation) {
                 return;
             }
@@ -285,7 +338,9 @@ impl World {
                 return;
             }
             let job = end.ready.remove(0);
-            let Some(next) = self.next_record(link, from_base, job) else { continue };
+            let Some(next) = self.next_record(link, from_base, job) else {
+                continue;
+            };
             if let Some(end) = self.end_mut(link, from_base) {
                 end.ready.push(job);
             }
@@ -294,11 +349,27 @@ impl World {
                 Next::Chunk(chunk) => (false, chunk),
             };
             let damaged = !self.is_quiet() && self.chance.next() % 1_000_000 < self.plan.damaged;
-            self.send(link, from_base, Packet::Record { job, is_page, number, damaged });
+            self.send(
+                link,
+                from_base,
+                Packet::Record {
+                    job,
+                    is_page,
+                    number,
+                    damaged,
+                },
+            );
             let (least, most) = self.plan.busy;
             let most = if self.is_quiet() { most.min(100) } else { most };
             let free = self.now + self.chance.millis(least..=most);
-            self.queue.push(free, Event::Pump { link, from_base, generation });
+            self.queue.push(
+                free,
+                Event::Pump {
+                    link,
+                    from_base,
+                    generation,
+                },
+            );
             return;
         }
     }
@@ -306,7 +377,9 @@ impl World {
     /// The far end of a link wants a connection, soon.
     pub(super) fn dial(&mut self, link: usize) {
         let wait = self.chance.millis(50..=1_500);
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         if !std::mem::replace(&mut state.dialing, true) {
             self.queue.push(self.now + wait, Event::Dial { link });
         }
@@ -315,27 +388,37 @@ impl World {
     /// The far end tries to connect.
     pub(super) fn dialed(&mut self, link: usize) {
         let handshake = self.delay_with_repeats() * 2;
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         if state.partition_until > self.now {
             state.dialing = false;
             return self.dial(link);
         }
-        self.queue.push(self.now + handshake, Event::Linked { link });
+        self.queue
+            .push(self.now + handshake, Event::Linked { link });
     }
 
     /// The attempt to connect has come to its end.
     pub(super) fn linked(&mut self, link: usize) {
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         state.dialing = false;
         let cut_off = state.partition_until > self.now;
-        if self.end(link, false).is_none_or(|end| end.generation.is_some()) {
+        if self
+            .end(link, false)
+            .is_none_or(|end| end.generation.is_some())
+        {
             // The far end is down (it dials when it starts), or connected already.
             return;
         }
         if cut_off || self.end(link, true).is_none() {
             return self.dial(link);
         }
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         state.generation += 1;
         state.alive = true;
         state.ordered = [self.now; 2];
@@ -355,7 +438,9 @@ impl World {
 
     /// The connection carries nothing any more; its ends notice within the idle time.
     pub(super) fn break_link(&mut self, link: usize) {
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         if !std::mem::replace(&mut state.alive, false) {
             return;
         }
@@ -366,13 +451,22 @@ impl World {
                 0 => Duration::ZERO,
                 _ => self.chance.millis(0..=8_000),
             };
-            self.queue.push(self.now + notice, Event::Lost { link, at_base, generation });
+            self.queue.push(
+                self.now + notice,
+                Event::Lost {
+                    link,
+                    at_base,
+                    generation,
+                },
+            );
         }
     }
 
     /// Nothing gets through for so long.
     pub(super) fn partition(&mut self, link: usize, lasts: Duration) {
-        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
         state.partition_until = state.partition_until.max(self.now + lasts);
         if lasts >= IDLE && state.alive {
             state.alive = false;
@@ -380,14 +474,24 @@ impl World {
             self.coverage.reach(Scene::CutOffTooLong);
             for at_base in [true, false] {
                 let notice = IDLE + self.chance.millis(0..=1_000);
-                self.queue.push(self.now + notice, Event::Lost { link, at_base, generation });
+                self.queue.push(
+                    self.now + notice,
+                    Event::Lost {
+                        link,
+                        at_base,
+                        generation,
+                    },
+                );
             }
         }
     }
 
     /// One end notices that its connection is gone.
     pub(super) fn lost(&mut self, link: usize, at_base: bool, generation: u64) {
-        if self.end(link, at_base).is_some_and(|end| end.generation == Some(generation)) {
+        if self
+            .end(link, at_base)
+            .is_some_and(|end| end.generation == Some(generation))
+        {
             self.lose(link, at_base);
             if !at_base {
                 self.dial(link);
@@ -396,7 +500,9 @@ impl World {
     }
 
     fn lose(&mut self, link: usize, at_base: bool) {
-        let Some(end) = self.end_mut(link, at_base) else { return };
+        let Some(end) = self.end_mut(link, at_base) else {
+            return;
+        };
         if end.generation.is_none() {
             return;
         }
@@ -414,10 +520,15 @@ impl World {
         let jobs = self.ids.len();
         for link in 0..self.links.len() {
             for at_base in [true, false] {
-                let Some(end) = self.end(link, at_base) else { continue };
+                let Some(end) = self.end(link, at_base) else {
+                    continue;
+                };
                 let (outbox, inbox) = (end.channel.outbox_len(), end.channel.inbox_len());
                 if outbox > most * jobs || inbox > most * jobs || inbox > limit::INBOX_SLOTS_MAX {
-                    self.fail("I7", format!("link {link}: {outbox} out, {inbox} in, {jobs} jobs"));
+                    self.fail(
+                        "I7",
+                        format!("link {link}: {outbox} out, {inbox} in, {jobs} jobs"),
+                    );
                 }
             }
         }
@@ -434,5 +545,9 @@ pub(super) fn states(bytes: &[u8]) -> impl Iterator<Item = (StateKind, Envelope)
 }
 
 fn ack(kind: StateKind, state: &Envelope) -> Ack {
-    Ack { kind, job: state.job, stamp: state.stamp }
+    Ack {
+        kind,
+        job: state.job,
+        stamp: state.stamp,
+    }
 }

@@ -65,26 +65,50 @@ struct Job {
 
 impl Node {
     pub(super) const fn new(store: u64) -> Self {
-        Self { life: 0, disk: Disk { store, boot: 0, jobs: BTreeMap::new() }, running: None }
+        Self {
+            life: 0,
+            disk: Disk {
+                store,
+                boot: 0,
+                jobs: BTreeMap::new(),
+            },
+            running: None,
+        }
     }
 }
 
 impl World {
     /// A node starts, with what its disk has.
     pub(super) fn start_node(&mut self, node: usize) {
-        let Some(state) = self.nodes.get_mut(node) else { return };
+        let Some(state) = self.nodes.get_mut(node) else {
+            return;
+        };
         state.disk.boot += 1;
         let jobs = state.disk.jobs.iter().filter_map(|(id, disk)| {
             let plan = self.plan.jobs.get(plan_of(*id))?;
             let holding = Holding::new(plan, disk, true);
             let order = Stamp::default();
-            Some((*id, Job { holding, accepted: true, order, closed: false }))
+            Some((
+                *id,
+                Job {
+                    holding,
+                    accepted: true,
+                    order,
+                    closed: false,
+                },
+            ))
         });
         let jobs: BTreeMap<JobId, Job> = jobs.collect();
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         let deleting = BTreeMap::new();
         let end = End::new(0);
-        state.running = Some(Running { end, incarnation: 0, epoch: 0, jobs, deleting });
+        state.running = Some(Running {
+            end,
+            incarnation: 0,
+            epoch: 0,
+            jobs,
+            deleting,
+        });
         for job in ids {
             self.tell(node, job, Pace::Now);
             self.flush_node(node, job);
@@ -94,8 +118,12 @@ impl World {
 
     /// A node is killed, and its disk is lost if `wiped`.
     pub(super) fn crash_node(&mut self, node: usize, wiped: bool) {
-        let Some(state) = self.nodes.get_mut(node) else { return };
-        let Some(run) = state.running.take() else { return };
+        let Some(state) = self.nodes.get_mut(node) else {
+            return;
+        };
+        let Some(run) = state.running.take() else {
+            return;
+        };
         state.life += 1;
         self.coverage.reach(Scene::NodeKilled);
         if run.jobs.values().any(|job| job.holding.is_writing()) {
@@ -104,28 +132,42 @@ impl World {
         if wiped {
             self.coverage.reach(Scene::DiskWiped);
             self.stores += 1;
-            state.disk = Disk { store: self.stores, boot: 0, jobs: BTreeMap::new() };
+            state.disk = Disk {
+                store: self.stores,
+                boot: 0,
+                jobs: BTreeMap::new(),
+            };
         }
         self.break_link(node);
     }
 
     /// The node has a connection: it says who it is.
     pub(super) fn node_connected(&mut self, node: usize) {
-        let Some(state) = self.nodes.get(node) else { return };
+        let Some(state) = self.nodes.get(node) else {
+            return;
+        };
         let mut store = [0; 16];
         for (to, from) in store.iter_mut().zip(state.disk.store.to_be_bytes()) {
             *to = from;
         }
         let incarnation = state.running.as_ref().map_or(0, |run| run.incarnation);
         let boot = state.disk.boot;
-        let hello = Hello { version: String::new(), store, boot, incarnation, advertise: None };
+        let hello = Hello {
+            version: String::new(),
+            store,
+            boot,
+            incarnation,
+            advertise: None,
+        };
         self.send_frame(node, false, FrameType::Hello, &codec::encode(&hello));
     }
 
     fn welcomed(&mut self, node: usize, welcome: &Welcome) {
         let (now, variant, beats) = (self.now, self.variant, self.plan.beats);
         let ids: Vec<JobId> = self.ids.iter().copied().collect();
-        let Some(run) = self.node_run(node) else { return };
+        let Some(run) = self.node_run(node) else {
+            return;
+        };
         run.incarnation = welcome.incarnation;
         if variant == Variant::NoReconcile {
             forget_acked(&mut run.end, &ids);
@@ -144,9 +186,13 @@ impl World {
 
     /// The connection of the node is gone.
     pub(super) fn node_lost(&mut self, node: usize) {
-        let Some(run) = self.node_run(node) else { return };
+        let Some(run) = self.node_run(node) else {
+            return;
+        };
         for job in run.jobs.keys().copied().collect::<Vec<_>>() {
-            self.at_job(node, job, |job, _, fx| job.holding.relay.peer_lost(&PeerId::Base, fx));
+            self.at_job(node, job, |job, _, fx| {
+                job.holding.relay.peer_lost(&PeerId::Base, fx);
+            });
             if let Some(run) = self.node_run(node) {
                 run.end.channel.forget(StateKind::Want, job);
             }
@@ -171,7 +217,7 @@ impl World {
             match effect {
                 Effect::Want { want, .. } => {
                     let body = codec::encode(&want);
-                    self.say(node, false, StateKind::Want, job, body, Pace::Now);
+                    self.say((node, false), StateKind::Want, job, body, Pace::Now);
                 }
                 Effect::Report { urgent } => {
                     self.tell(node, job, if urgent { Pace::Now } else { Pace::Relaxed });
@@ -186,7 +232,9 @@ impl World {
     /// Reports on a job that is accepted.
     fn tell(&mut self, node: usize, job: JobId, pace: Pace) {
         let now = self.now;
-        let Some(known) = self.node_run(node).and_then(|run| run.jobs.get_mut(&job)) else { return };
+        let Some(known) = self.node_run(node).and_then(|run| run.jobs.get_mut(&job)) else {
+            return;
+        };
         if known.accepted {
             let report = known.holding.relay.report(now);
             self.report(node, job, &report, pace);
@@ -197,7 +245,13 @@ impl World {
         if report.phase == Phase::Complete {
             self.check_claim(node, job);
         }
-        self.say(node, false, StateKind::Report, job, codec::encode(report), pace);
+        self.say(
+            (node, false),
+            StateKind::Report,
+            job,
+            codec::encode(report),
+            pace,
+        );
     }
 
     /// A packet has come to a node.
@@ -205,8 +259,15 @@ impl World {
         match packet {
             Packet::Datagram(bytes) => self.node_frames(node, Via::Datagram, &bytes),
             Packet::Control(bytes) => self.node_frames(node, Via::Stream, &bytes),
-            Packet::Record { job, is_page, number, damaged } => {
-                let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+            Packet::Record {
+                job,
+                is_page,
+                number,
+                damaged,
+            } => {
+                let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+                    return;
+                };
                 let plan = Arc::clone(plan);
                 let record = (is_page, number, damaged);
                 let early = self.variant == Variant::DoneBeforeDurable;
@@ -225,7 +286,9 @@ impl World {
     }
 
     fn flush_node(&mut self, node: usize, job: JobId) {
-        let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+        let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+            return;
+        };
         let plan = Arc::clone(plan);
         let begun = self.at_job(node, job, |job, _, _| job.holding.begin_flush(&plan));
         if begun == Some(true) {
@@ -237,13 +300,24 @@ impl World {
         let (least, most) = self.plan.sync;
         let at = self.now + self.chance.millis(least..=most);
         let life = self.nodes.get(node).map_or(0, |state| state.life);
-        self.queue.push(at, Event::Flushed { node: Some(node), life, job });
+        self.queue.push(
+            at,
+            Event::Flushed {
+                node: Some(node),
+                life,
+                job,
+            },
+        );
     }
 
     pub(super) fn node_flushed(&mut self, node: usize, life: u64, job: JobId) {
-        let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+        let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+            return;
+        };
         let plan = Arc::clone(plan);
-        let Some(state) = self.nodes.get_mut(node).filter(|state| state.life == life) else { return };
+        let Some(state) = self.nodes.get_mut(node).filter(|state| state.life == life) else {
+            return;
+        };
         let holds = |run: &Running| run.jobs.contains_key(&job);
         if !state.running.as_ref().is_some_and(holds) {
             return;
@@ -251,13 +325,23 @@ impl World {
         // The record is on disk before the engine learns of it.
         let mut disk = state.disk.jobs.get(&job).cloned().unwrap_or_default();
         let mut fx = Vec::new();
-        let Some(known) = state.running.as_mut().and_then(|run| run.jobs.get_mut(&job)) else {
+        let Some(known) = state
+            .running
+            .as_mut()
+            .and_then(|run| run.jobs.get_mut(&job))
+        else {
             return;
         };
         known.holding.flushed(&plan, &mut disk, &mut fx);
         let fresh = !std::mem::replace(&mut known.accepted, true);
         let order = known.order;
-        if disk.complete && !state.disk.jobs.get(&job).is_some_and(|before| before.complete) {
+        if disk.complete
+            && !state
+                .disk
+                .jobs
+                .get(&job)
+                .is_some_and(|before| before.complete)
+        {
             self.completed.insert((node, state.disk.store, job));
             if self.closed.contains_key(&job) {
                 self.coverage.reach(Scene::CompletedAfterClosing);
@@ -282,7 +366,9 @@ impl World {
 
     fn node_frames(&mut self, node: usize, via: Via, bytes: &[u8]) {
         for frame in datagram_frames(bytes).unwrap_or_default() {
-            let Some(kind) = FrameType::from_byte(frame.kind) else { continue };
+            let Some(kind) = FrameType::from_byte(frame.kind) else {
+                continue;
+            };
             if !rights::may_send(Role::Base, kind, Role::Node) {
                 self.fail("I12", format!("the base sends {kind:?} to a node"));
                 return;
@@ -305,11 +391,17 @@ impl World {
                 }
             }
             FrameType::Query => {
-                let Ok(Query { job, nonce }) = message::decode(body) else { return };
+                let Ok(Query { job, nonce }) = message::decode(body) else {
+                    return;
+                };
                 let report = self.at_job(node, job, |job, now, _| {
                     job.accepted.then(|| job.holding.relay.report(now))
                 });
-                let answer = Answer { job, nonce, report: report.flatten() };
+                let answer = Answer {
+                    job,
+                    nonce,
+                    report: report.flatten(),
+                };
                 self.send_frame(node, false, FrameType::Answer, &codec::encode(&answer));
             }
             _ => {
@@ -317,7 +409,9 @@ impl World {
                 else {
                     return;
                 };
-                let Some(run) = self.node_run(node) else { return };
+                let Some(run) = self.node_run(node) else {
+                    return;
+                };
                 if run.end.channel.receive(now, via, kind, &state) == Receipt::New {
                     self.check_newer(node, false, kind, &state);
                     self.node_state(node, kind, &state);
@@ -332,7 +426,9 @@ impl World {
     /// Nothing need be kept about a job that is gone here once the base knows.
     fn node_acked(&mut self, node: usize, acks: &Acks) {
         let now = self.now;
-        let Some(run) = self.node_run(node) else { return };
+        let Some(run) = self.node_run(node) else {
+            return;
+        };
         run.end.channel.acked(now, acks);
         for ack in acks.0.iter().filter(|ack| ack.kind == StateKind::Report) {
             let gone = !run.jobs.contains_key(&ack.job) && !run.deleting.contains_key(&ack.job);
@@ -350,11 +446,15 @@ impl World {
         let (now, job, stamp) = (self.now, state.job, state.stamp);
         match kind {
             StateKind::Assign => {
-                let Ok(order) = message::decode::<Assign>(&state.body) else { return };
+                let Ok(order) = message::decode::<Assign>(&state.body) else {
+                    return;
+                };
                 self.obey(node, job, stamp, &order);
             }
             StateKind::Offer => {
-                let Ok(offer) = message::decode::<Offer>(&state.body) else { return };
+                let Ok(offer) = message::decode::<Offer>(&state.body) else {
+                    return;
+                };
                 self.at_job(node, job, |job, _, fx| {
                     job.holding.relay.offered(&PeerId::Base, offer, fx);
                 });
@@ -367,7 +467,9 @@ impl World {
     }
 
     fn obey(&mut self, node: usize, job: JobId, stamp: Stamp, order: &Assign) {
-        let Some(run) = self.node_run(node) else { return };
+        let Some(run) = self.node_run(node) else {
+            return;
+        };
         if stamp.term < run.epoch {
             let text = format!("n{node} obeys epoch {} after {}", stamp.term, run.epoch);
             return self.fail("I14", text);
@@ -380,7 +482,15 @@ impl World {
             let (least, most) = self.plan.sync;
             let at = self.now + self.chance.millis(least..=most);
             let life = self.nodes.get(node).map_or(0, |state| state.life);
-            return self.queue.push(at, Event::Deleted { node, life, job, stamp });
+            return self.queue.push(
+                at,
+                Event::Deleted {
+                    node,
+                    life,
+                    job,
+                    stamp,
+                },
+            );
         }
         let closed = matches!(order, Assign::Closed(_));
         if let Some(known) = run.jobs.get_mut(&job) {
@@ -393,18 +503,32 @@ impl World {
             return;
         }
         self.check_not_dropped(node, job);
-        let Some(plan) = self.plan.jobs.get(plan_of(job)) else { return };
+        let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
+            return;
+        };
         let holding = Holding::new(plan, &DiskJob::default(), true);
         if let Some(run) = self.node_run(node) {
-            run.jobs.insert(job, Job { holding, accepted: false, order: stamp, closed });
+            run.jobs.insert(
+                job,
+                Job {
+                    holding,
+                    accepted: false,
+                    order: stamp,
+                    closed,
+                },
+            );
             self.sync(node, job);
         }
     }
 
     /// A job is deleted for good.
     pub(super) fn deleted(&mut self, node: usize, life: u64, job: JobId, stamp: Stamp) {
-        let Some(state) = self.nodes.get_mut(node).filter(|state| state.life == life) else { return };
-        let Some(run) = &mut state.running else { return };
+        let Some(state) = self.nodes.get_mut(node).filter(|state| state.life == life) else {
+            return;
+        };
+        let Some(run) = &mut state.running else {
+            return;
+        };
         if run.deleting.get(&job) != Some(&stamp) {
             // A newer order has its own event.
             return;
@@ -414,7 +538,12 @@ impl World {
         self.dropped.insert((node, state.disk.store, job));
         self.coverage.reach(Scene::Dropped);
         let upstreams = Vec::new();
-        let report = Report { phase: Phase::Dropped, bytes: 0, rate_bps: 0, upstreams };
+        let report = Report {
+            phase: Phase::Dropped,
+            bytes: 0,
+            rate_bps: 0,
+            upstreams,
+        };
         self.report(node, job, &report, Pace::Now);
         self.take_up(node, job, stamp);
     }

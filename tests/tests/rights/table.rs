@@ -85,7 +85,11 @@ impl Table {
             let row = cells.next().unwrap().to_owned();
             assert!(rows.insert(row.clone()), "{row} has two lines");
             let cells: Vec<&str> = cells.collect();
-            assert_eq!(cells.len(), columns.len(), "{row} has another number of cells");
+            assert_eq!(
+                cells.len(),
+                columns.len(),
+                "{row} has another number of cells"
+            );
             for (column, cell) in columns.iter().zip(cells) {
                 let yes = match cell {
                     "yes" => true,
@@ -95,12 +99,19 @@ impl Table {
                 allowed.insert((row.clone(), (*column).to_owned()), yes);
             }
         }
-        Self { rows, columns: columns.into_iter().map(str::to_owned).collect(), allowed }
+        Self {
+            rows,
+            columns: columns.into_iter().map(str::to_owned).collect(),
+            allowed,
+        }
     }
 
     /// What is not in the table is refused.
     fn allows(&self, row: &str, column: &str) -> bool {
-        self.allowed.get(&(row.to_owned(), column.to_owned())).copied().unwrap_or(false)
+        self.allowed
+            .get(&(row.to_owned(), column.to_owned()))
+            .copied()
+            .unwrap_or(false)
     }
 
     fn assert_rows(&self, names: impl Iterator<Item = String>) {
@@ -154,7 +165,52 @@ fn every_frame_from_every_role_to_every_role() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
-    assert_eq!(seen, table.allowed.len(), "a cell of the table is of no roles there are");
+    assert_eq!(
+        seen,
+        table.allowed.len(),
+        "a cell of the table is of no roles there are"
+    );
+}
+
+/// The table of frames in `docs/WIRE.md`: type, frame, body, then a column for each pair.
+#[test]
+fn the_specification_says_the_same() {
+    const PAIRS: [(Role, Role); 5] = [
+        (Role::Base, Role::Node),
+        (Role::Node, Role::Base),
+        (Role::Node, Role::Node),
+        (Role::Client, Role::Base),
+        (Role::Base, Role::Client),
+    ];
+    let text = include_str!("../../../docs/WIRE.md");
+    let line_of = |kind: FrameType| {
+        let start = format!("| {} | `{kind:?}` |", kind as u8);
+        let mut lines = text.lines().filter(move |line| line.starts_with(&start));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("{kind:?} has no line"));
+        assert_eq!(lines.next(), None, "{kind:?} has two lines");
+        line
+    };
+    let mut wrong = Vec::new();
+    for kind in FrameType::ALL {
+        let cells: Vec<&str> = line_of(kind).split('|').map(str::trim).collect();
+        let ["", _, _, _, cells @ .., ""] = cells.as_slice() else {
+            panic!("{kind:?}: {cells:?}")
+        };
+        assert_eq!(cells.len(), PAIRS.len(), "{kind:?}");
+        for ((sender, receiver), cell) in PAIRS.into_iter().zip(cells) {
+            let allowed = if may_send(sender, kind, receiver) {
+                "yes"
+            } else {
+                ""
+            };
+            if *cell != allowed {
+                wrong.push(format!("{kind:?} from {sender} to {receiver}: {cell:?}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]
@@ -170,7 +226,11 @@ fn a_job_stream_from_every_role_to_every_role() {
         }
         let offers = may_send(sender, FrameType::Offer, receiver);
         let wants = may_send(receiver, FrameType::Want, sender);
-        assert_eq!((offers, wants), (expected, expected), "{pair}: a stream and no offer or want");
+        assert_eq!(
+            (offers, wants),
+            (expected, expected),
+            "{pair}: a stream and no offer or want"
+        );
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert_eq!(seen, table.allowed.len());
@@ -228,8 +288,14 @@ fn every_request_of_every_role() {
 #[test]
 fn who_may_request_something_may_send_requests_and_be_answered() {
     for role in roles() {
-        let any = requests().iter().any(|(_, request)| may_request(role, request));
-        assert_eq!(may_send(role, FrameType::Request, Role::Base), any, "{role}");
+        let any = requests()
+            .iter()
+            .any(|(_, request)| may_request(role, request));
+        assert_eq!(
+            may_send(role, FrameType::Request, Role::Base),
+            any,
+            "{role}"
+        );
         assert_eq!(may_send(Role::Base, FrameType::Reply, role), any, "{role}");
     }
 }

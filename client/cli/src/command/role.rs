@@ -26,11 +26,14 @@ pub(crate) fn base(args: BaseArgs) -> Result<Exit, Failure> {
         congestion: args.service.congestion,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
-    block_on(until_stopped(args.service.until_stdin_closes, async |stop| {
-        base::run(config, metrics, stop).await.map_err(|error| {
-            Failure::new(refused_or_failed(error.is_refusal()), chain(&error))
-        })
-    }))
+    block_on(until_stopped(
+        args.service.until_stdin_closes,
+        async |stop| {
+            base::run(config, metrics, stop)
+                .await
+                .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
+        },
+    ))
 }
 
 /// Runs a node until a signal ends it.
@@ -50,11 +53,14 @@ pub(crate) fn node(args: NodeArgs) -> Result<Exit, Failure> {
         congestion: args.service.congestion,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
-    block_on(until_stopped(args.service.until_stdin_closes, async |stop| {
-        node::run(config, metrics, stop).await.map_err(|error| {
-            Failure::new(refused_or_failed(error.is_refusal()), chain(&error))
-        })
-    }))
+    block_on(until_stopped(
+        args.service.until_stdin_closes,
+        async |stop| {
+            node::run(config, metrics, stop)
+                .await
+                .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
+        },
+    ))
 }
 
 /// Runs a base, nodes and a push on this machine.
@@ -98,6 +104,10 @@ fn end_with_stdin(stop: CancellationToken) -> Result<(), Failure> {
         while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
         stop.cancel();
     };
-    let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(read);
-    thread.map(drop).map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
+    let thread = std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(read);
+    thread
+        .map(drop)
+        .map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
 }

@@ -29,7 +29,9 @@ use spread::Spread;
 /// Runs the demo.
 pub(crate) fn run(args: DemoArgs) -> Result<Exit, Failure> {
     if args.live.is_some() {
-        return Err(Failure::failed("demo --live is not available yet; leave --live out"));
+        return Err(Failure::failed(
+            "demo --live is not available yet; leave --live out",
+        ));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -58,7 +60,11 @@ async fn show(args: &DemoArgs, folder: &WorkFolder, told: bool) -> Result<Exit, 
             output::note(&text);
         }
     };
-    say(format!("starting a base and {} nodes in {}", args.nodes, folder.path().display()));
+    say(format!(
+        "starting a base and {} nodes in {}",
+        args.nodes,
+        folder.path().display()
+    ));
     let mut fleet = Fleet::start(folder, args.nodes).await?;
     let mut spread = Spread::start(&fleet, &source.paths, args.json)?;
     let closed = tokio::select! {
@@ -70,7 +76,13 @@ async fn show(args: &DemoArgs, folder: &WorkFolder, told: bool) -> Result<Exit, 
     say("comparing every node's files with the source".to_owned());
     let comparisons = compare::all(&source, &fleet.job_folders(&closed.id)).await?;
     let ok = comparisons.values().all(Comparison::is_equal) && comparisons.len() == fleet.len();
-    let result = Outcome { ok, closed, copies, comparisons, seconds: spread.seconds() };
+    let result = Outcome {
+        ok,
+        closed,
+        copies,
+        comparisons,
+        seconds: spread.seconds(),
+    };
     fleet.stop().await;
     result.tell(args.json, &spread)?;
     Ok(if result.ok { Exit::Done } else { Exit::Failed })
@@ -101,7 +113,11 @@ impl Outcome {
         for row in self.rows(spread) {
             output::line(&row.line())?;
         }
-        let verdict = if self.ok { "all equal" } else { "NOT all equal" };
+        let verdict = if self.ok {
+            "all equal"
+        } else {
+            "NOT all equal"
+        };
         output::line(&format!(
             "{verdict}: {bytes} bytes at {} nodes in {:.1} s; the base sent {:.2} copies; digest {}",
             self.comparisons.len(),
@@ -144,8 +160,14 @@ impl Row<'_> {
             Some(Comparison::Different { what }) => format!("DIFFERENT: {what}"),
             None => "not compared".to_owned(),
         };
-        let seconds = self.seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
-        format!("{:12} {seconds:>8}  from {}  {equal}", self.name, self.upstreams.join(", "))
+        let seconds = self
+            .seconds
+            .map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
+        format!(
+            "{:12} {seconds:>8}  from {}  {equal}",
+            self.name,
+            self.upstreams.join(", ")
+        )
     }
 }
 

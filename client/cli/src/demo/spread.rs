@@ -37,7 +37,14 @@ impl Spread {
     pub(super) fn start(fleet: &Fleet, paths: &[PathBuf], json: bool) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("cannot start push: {error}"));
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-            .args(["push", "--json", "--no-progress", "--allow-case", "--base", fleet.base()])
+            .args([
+                "push",
+                "--json",
+                "--no-progress",
+                "--allow-case",
+                "--base",
+                fleet.base(),
+            ])
             .arg("--identity")
             .arg(fleet.client_identity())
             .arg("--")
@@ -92,7 +99,10 @@ impl Spread {
                     Ok(Err(error)) => error.to_string(),
                     Err(_elapsed) => "still running".to_owned(),
                 };
-                Err(Failure::failed(format!("push did not succeed ({status}): {}", said.trim())))
+                Err(Failure::failed(format!(
+                    "push did not succeed ({status}): {}",
+                    said.trim()
+                )))
             }
         }
     }
@@ -108,7 +118,8 @@ impl Spread {
     }
 
     fn after(&self, at: Timestamp) -> Option<f64> {
-        self.created_at.map(|created| at.duration_since(created).as_secs_f64())
+        self.created_at
+            .map(|created| at.duration_since(created).as_secs_f64())
     }
 
     fn take(&mut self, event: &Value) -> Option<JobView> {

@@ -280,6 +280,12 @@ fn a_job_without_publisher_for_longer_than_its_grace_fails() {
     );
     assert_eq!(world.state(), JobState::Distributing);
 
+    let mut world = three(dimensions());
+    world.step(gone());
+    world.content(50, None);
+    let fx = world.after(grace);
+    assert_eq!(closings(&fx), [JobState::Failed], "what it sent last does not bring it back");
+
     let world = three(dimensions());
     let mut world = World::restart(world.kept, world.now, world.wall_ms);
     let fx = world.after(grace - Duration::from_secs(1));

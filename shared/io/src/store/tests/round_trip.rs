@@ -183,10 +183,10 @@ fn what_stands_in_the_way_is_neither_followed_nor_replaced() {
     let obstacles: [(&str, Obstacle); 3] = [
         ("big", |path, _| std::fs::write(path, "mine").unwrap()),
         ("d", |path, outside| {
-            std::os::unix::fs::symlink(outside, path).unwrap()
+            std::os::unix::fs::symlink(outside, path).unwrap();
         }),
         ("big", |path, outside| {
-            std::os::unix::fs::symlink(outside, path).unwrap()
+            std::os::unix::fs::symlink(outside, path).unwrap();
         }),
     ];
     for (name, make) in obstacles {
