@@ -69,8 +69,7 @@ async fn run_node(hub: Arc<Hub>, greeted: Greeted<Hello>) -> Result<(), GreetErr
     let admitted = hub.admit(&identity, &greeting).await;
     let admission = admitted.map_err(|text| greet::refuse(&connection, text))?;
     let epoch = hub.epoch();
-    let welcome =
-        Welcome { version: version(), epoch, incarnation: admission.incarnation };
+    let welcome = Welcome { version: version(), epoch, incarnation: admission.incarnation };
     greet::welcome(&mut control, &welcome).await?;
     let peer = PeerId::Node(name.clone());
     let (link, queues) =

@@ -231,7 +231,12 @@ impl Hub {
     pub(crate) fn node_comes(&self, link: &Link, store: [u8; 16], admission: Admission) {
         if let PeerId::Node(name) = link.peer() {
             let address = link.connection().remote_address().to_string();
-            self.stores().insert(name.clone(), Visit { store, admission, address });
+            let mut stores = self.stores();
+            // The first visit since the base started counts as one with a new store: that it
+            // was one may have been noted right before the base was killed, and not acted on.
+            let new_store = admission.new_store || !stores.contains_key(name);
+            let admission = Admission { new_store, ..admission };
+            stores.insert(name.clone(), Visit { store, admission, address });
         }
     }
 
@@ -244,6 +249,9 @@ impl Hub {
         goodbyes.close();
         goodbyes.wait().await;
         self.relays.all().iter().for_each(|job| job.stop());
+        if let Some(surroundings) = self.surroundings.get() {
+            surroundings.stop_flusher().await;
+        }
     }
 
     /// Tells the job table how much of each job is durable here, until `stop`.
@@ -385,7 +393,6 @@ impl Hub {
     fn ends(&self) -> MutexGuard<'_, BTreeMap<JobId, (u64, Hash)>> {
         self.lock(&self.ends)
     }
-
 }
 
 impl Watcher for Hub {
@@ -442,11 +449,12 @@ impl Conduct for Hub {
         })
     }
 
-    /// Only the owner of a job feeds it to the base; nodes do when the base lacks something.
+    /// Only the owner of a job feeds it to the base.
     fn offered(&self, link: &Arc<Link>, id: JobId, offer: Offer) {
         let Some(job) = self.relays.get(id) else { return };
         let peer = link.peer().clone();
-        let owner = matches!(peer, PeerId::Client(..)) && link.identity().name == job.object().tenant;
+        let owner =
+            matches!(peer, PeerId::Client(..)) && link.identity().name == job.object().tenant;
         if !owner {
             tracing::warn!(%peer, job = %id, "an offer of a job that is not the peer's is ignored");
             return;
@@ -460,9 +468,10 @@ impl Conduct for Hub {
     /// Only nodes of the server list get anything.
     fn wanted(&self, link: &Arc<Link>, id: JobId, want: Want) {
         let PeerId::Node(node) = link.peer() else { return };
-        let listed = self.jobs().and_then(|jobs| jobs.head(id)).is_some_and(|head| {
-            head.servers.names().contains(node)
-        });
+        let listed = self
+            .jobs()
+            .and_then(|jobs| jobs.head(id))
+            .is_some_and(|head| head.servers.names().contains(node));
         if listed {
             self.relays.wanted(link, id, want);
         } else {
@@ -551,7 +560,8 @@ impl Session for Hub {
     }
 
     fn link(&self, node: &Name) -> jobs::Link {
-        let address = self.stores().get(node).map(|visit| visit.address.clone()).unwrap_or_default();
+        let address =
+            self.stores().get(node).map(|visit| visit.address.clone()).unwrap_or_default();
         let Some(link) = self.links.get(&PeerId::Node(node.clone())) else {
             return jobs::Link { address, state: NodeState::Down, rtt_ms: None };
         };

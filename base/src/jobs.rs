@@ -150,12 +150,7 @@ impl Turn<'_> {
     }
 
     fn act<R>(&mut self, act: impl FnOnce(&mut JobTable, Time, u64, &mut Vec<Effect>) -> R) -> R {
-        act(
-            &mut self.state.table,
-            self.now,
-            self.wall_ms,
-            &mut self.effects,
-        )
+        act(&mut self.state.table, self.now, self.wall_ms, &mut self.effects)
     }
 
     /// Separates what is to be made durable from what waits for that.
@@ -168,20 +163,13 @@ impl Turn<'_> {
                 other => effects.push(other),
             }
         }
-        Batch {
-            writes,
-            effects,
-            watcher: self.watcher,
-            done,
-        }
+        Batch { writes, effects, watcher: self.watcher, done }
     }
 }
 
 impl std::fmt::Debug for Jobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Jobs")
-            .field("ledger", &self.inner.ledger)
-            .finish_non_exhaustive()
+        f.debug_struct("Jobs").field("ledger", &self.inner.ledger).finish_non_exhaustive()
     }
 }
 
@@ -196,12 +184,7 @@ impl Jobs {
         clock: Clock,
         session: Arc<dyn Session>,
     ) -> Self {
-        let Opened {
-            ledger,
-            restored,
-            nodes,
-            damage,
-        } = opened;
+        let Opened { ledger, restored, nodes, damage } = opened;
         for what in damage {
             tracing::warn!(what, "the ledger is damaged; what is whole is used");
         }
@@ -210,10 +193,7 @@ impl Jobs {
         let (turns, queue) = mpsc::channel(TURNS_MAX);
         let (failed, _) = signal::channel(None);
         let inner = Arc::new(Inner {
-            state: Mutex::new(State {
-                table,
-                nodes: Nodes::new(nodes),
-            }),
+            state: Mutex::new(State { table, nodes: Nodes::new(nodes) }),
             watchers: Mutex::default(),
             turns,
             ledger,
@@ -225,10 +205,7 @@ impl Jobs {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(Arc::clone(&inner), queue));
         tasks.spawn(tick(Arc::clone(&inner)));
-        Self {
-            inner,
-            tasks: Mutex::new(tasks),
-        }
+        Self { inner, tasks: Mutex::new(tasks) }
     }
 
     /// The epoch of this start.
@@ -292,10 +269,7 @@ impl Jobs {
     pub async fn failed(&self) -> LedgerError {
         let mut failed = self.inner.failed.subscribe();
         let error = failed.wait_for(Option::is_some).await;
-        error
-            .ok()
-            .and_then(|error| error.clone())
-            .unwrap_or(LedgerError::Closed)
+        error.ok().and_then(|error| error.clone()).unwrap_or(LedgerError::Closed)
     }
 
     /// Makes durable what waits, ends all watches and closes the ledger.
@@ -306,10 +280,7 @@ impl Jobs {
         });
         // A stop after a failed write has nothing left to make durable.
         let _ = marked.await;
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.inner.watchers().end();
         self.inner.ledger.close().await;
     }
@@ -341,9 +312,7 @@ impl Jobs {
     /// The random part of an id.
     fn chance(&self) -> Result<[u8; 10], Stopped> {
         let mut bytes = [0; 10];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_unspecified| Stopped)?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_unspecified| Stopped)?;
         Ok(bytes)
     }
 }
@@ -418,10 +387,8 @@ impl Inner {
 async fn serve(inner: Arc<Inner>, mut queue: mpsc::Receiver<Batch>) {
     let mut batches = Vec::with_capacity(TURNS_MAX);
     while queue.recv_many(&mut batches, TURNS_MAX).await > 0 {
-        let writes: Vec<Write> = batches
-            .iter_mut()
-            .flat_map(|batch| std::mem::take(&mut batch.writes))
-            .collect();
+        let writes: Vec<Write> =
+            batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.writes)).collect();
         if !writes.is_empty()
             && let Err(error) = inner.ledger.commit(writes).await
         {
@@ -450,8 +417,7 @@ async fn tick(inner: Arc<Inner>) {
             for job in watched {
                 let at_ms = turn.wall_ms;
                 let body = turn.table().progress(job);
-                turn.effects
-                    .extend(body.map(|body| Effect::Event { job, at_ms, body }));
+                turn.effects.extend(body.map(|body| Effect::Event { job, at_ms, body }));
             }
         });
         if turned.await.is_err() {

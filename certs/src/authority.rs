@@ -154,11 +154,7 @@ impl Authority {
             ],
         )?;
         let not_after = SystemTime::from(params.not_after);
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            ca_pem: ca_pem.into_bytes(),
-            not_after,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), ca_pem: ca_pem.into_bytes(), not_after })
     }
 
     /// Opens the authority in `dir`. If `ca.pem` has several certificates, the first is the
@@ -176,20 +172,12 @@ impl Authority {
             what: "certificate of an authority",
             reason,
         };
-        let first = certificates
-            .first()
-            .ok_or_else(|| unusable("it is empty".to_owned()))?;
+        let first = certificates.first().ok_or_else(|| unusable("it is empty".to_owned()))?;
         let (public_key, not_after) = read_authority(first).map_err(unusable)?;
         if public_key != key.der_bytes() {
-            return Err(AuthorityError::KeyMismatch {
-                dir: dir.to_owned(),
-            });
+            return Err(AuthorityError::KeyMismatch { dir: dir.to_owned() });
         }
-        Ok(Self {
-            issuer: Issuer::from_ca_cert_der(first, key)?,
-            ca_pem,
-            not_after,
-        })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(first, key)?, ca_pem, not_after })
     }
 
     /// Makes a key and a certificate for what `request` says, valid from [`CLOCK_SKEW`]
@@ -223,9 +211,7 @@ impl Authority {
         }
         now.checked_add(valid_for)
             .filter(|end| *end <= self.not_after)
-            .ok_or(AuthorityError::TooLong {
-                not_after: self.not_after,
-            })
+            .ok_or(AuthorityError::TooLong { not_after: self.not_after })
     }
 }
 
@@ -255,32 +241,22 @@ impl Issued {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority")
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        f.debug_struct("Authority").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued")
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        f.debug_struct("Issued").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
 fn refuse_used(dir: &Path) -> Result<(), AuthorityError> {
     match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(AuthorityError::Used {
-            dir: dir.to_owned(),
-        }),
+        Ok(true) => Err(AuthorityError::Used { dir: dir.to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(reason) => Err(FileError::Read {
-            path: dir.to_owned(),
-            reason,
-        }
-        .into()),
+        Err(reason) => Err(FileError::Read { path: dir.to_owned(), reason }.into()),
     }
 }
 
@@ -302,16 +278,11 @@ fn read_authority(der: &CertificateDer<'_>) -> Result<(Vec<u8>, SystemTime), Str
         return Err("it may not issue others".to_owned());
     }
     let not_after = date::from_unix(certificate.validity().not_after.timestamp());
-    Ok((
-        certificate.public_key().subject_public_key.data.to_vec(),
-        not_after,
-    ))
+    Ok((certificate.public_key().subject_public_key.data.to_vec(), not_after))
 }
 
 fn start_at(now: SystemTime) -> Result<OffsetDateTime, AuthorityError> {
-    now.checked_sub(CLOCK_SKEW)
-        .and_then(date::to_date)
-        .ok_or(AuthorityError::Clock)
+    now.checked_sub(CLOCK_SKEW).and_then(date::to_date).ok_or(AuthorityError::Clock)
 }
 
 fn authority_params(key: &KeyPair, now: SystemTime) -> Result<CertificateParams, AuthorityError> {
@@ -319,31 +290,18 @@ fn authority_params(key: &KeyPair, now: SystemTime) -> Result<CertificateParams,
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = start_at(now)?;
-    params.not_after = now
-        .checked_add(CA_VALID_FOR)
-        .and_then(date::to_date)
-        .ok_or(AuthorityError::Clock)?;
+    params.not_after =
+        now.checked_add(CA_VALID_FOR).and_then(date::to_date).ok_or(AuthorityError::Clock)?;
     // A name of its own for each authority: then a certificate of another one is refused as
     // coming from an unknown issuer, not as a forged signature.
-    let key_start: String = key
-        .der_bytes()
-        .iter()
-        .take(4)
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let key_start: String = key.der_bytes().iter().take(4).map(|b| format!("{b:02x}")).collect();
     params.distinguished_name = common_name(&format!("Distributary CA {key_start}"));
     Ok(params)
 }
 
 /// Everything of a holder's certificate but its validity.
 fn holder_params(request: &Request) -> Result<CertificateParams, AuthorityError> {
-    let Request {
-        role,
-        name,
-        labels,
-        hosts,
-        ..
-    } = request;
+    let Request { role, name, labels, hosts, .. } = request;
     let (role, name, labels) = (*role, name.clone(), labels.clone());
     if !subject::is_name_allowed(role, &name) {
         return Err(AuthorityError::ReservedName { role, name });
@@ -360,10 +318,7 @@ fn holder_params(request: &Request) -> Result<CertificateParams, AuthorityError>
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = match role {
         Role::Base | Role::Node => {
-            vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ]
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
         }
         Role::Client | Role::Operator => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };

@@ -90,14 +90,8 @@ pub(crate) fn read(
     hint: &'static str,
 ) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => FileError::Missing {
-            path: path.to_owned(),
-            hint,
-        },
-        _ => FileError::Read {
-            path: path.to_owned(),
-            reason: error,
-        },
+        io::ErrorKind::NotFound => FileError::Missing { path: path.to_owned(), hint },
+        _ => FileError::Read { path: path.to_owned(), reason: error },
     };
     // Looked at before opening, because opening a FIFO would wait for its writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -106,35 +100,21 @@ pub(crate) fn read(
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     if secrecy == Secrecy::Secret && mode & OTHERS_MASK != 0 {
-        return Err(FileError::Loose {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(FileError::Loose { path: path.to_owned(), mode });
     }
     let mut content = Zeroizing::new(Vec::new());
-    file.take(FILE_LEN_MAX + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
+    file.take(FILE_LEN_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     if u64::try_from(content.len()).is_ok_and(|len| len <= FILE_LEN_MAX) {
         return Ok(content);
     }
-    Err(FileError::TooLong {
-        path: path.to_owned(),
-    })
+    Err(FileError::TooLong { path: path.to_owned() })
 }
 
 /// Writes files that belong together into `dir`, which is made (0700) if absent, and makes
 /// them durable. None may exist yet; after an error none of them is left.
 pub(crate) fn write_set(dir: &Path, files: &[(&str, &[u8], Secrecy)]) -> Result<(), FileError> {
-    let failed = |reason| FileError::Write {
-        path: dir.to_owned(),
-        reason,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIR_MODE)
-        .create(dir)
-        .map_err(failed)?;
+    let failed = |reason| FileError::Write { path: dir.to_owned(), reason };
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(failed)?;
     for (name, ..) in files {
         let path = dir.join(name);
         if path.symlink_metadata().is_ok() {
@@ -150,9 +130,7 @@ pub(crate) fn write_set(dir: &Path, files: &[(&str, &[u8], Secrecy)]) -> Result<
             return Err(error);
         }
     }
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed)
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
 /// Writes one file and notes it in `written` as soon as it exists.
@@ -163,28 +141,17 @@ fn write_new(
     written: &mut Vec<PathBuf>,
 ) -> Result<(), FileError> {
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => FileError::Exists {
-            path: path.to_owned(),
-        },
-        _ => FileError::Write {
-            path: path.to_owned(),
-            reason: error,
-        },
+        io::ErrorKind::AlreadyExists => FileError::Exists { path: path.to_owned() },
+        _ => FileError::Write { path: path.to_owned(), reason: error },
     };
     let mode = match secrecy {
         Secrecy::Public => 0o644,
         Secrecy::Secret => 0o600,
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     written.push(path.to_owned());
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -208,14 +175,9 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_set_that_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let set: [(&str, &[u8], Secrecy); 2] = [
-            ("a", b"1", Secrecy::Public),
-            ("no/such", b"2", Secrecy::Secret),
-        ];
-        assert!(matches!(
-            write_set(dir.path(), &set),
-            Err(FileError::Write { .. })
-        ));
+        let set: [(&str, &[u8], Secrecy); 2] =
+            [("a", b"1", Secrecy::Public), ("no/such", b"2", Secrecy::Secret)];
+        assert!(matches!(write_set(dir.path(), &set), Err(FileError::Write { .. })));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -225,10 +187,7 @@ mod tests {
         fs::write(dir.path().join("b"), "old").unwrap();
         let set: [(&str, &[u8], Secrecy); 2] =
             [("a", b"1", Secrecy::Public), ("b", b"2", Secrecy::Secret)];
-        assert!(matches!(
-            write_set(dir.path(), &set),
-            Err(FileError::Exists { .. })
-        ));
+        assert!(matches!(write_set(dir.path(), &set), Err(FileError::Exists { .. })));
         assert_eq!(fs::read_to_string(dir.path().join("b")).unwrap(), "old");
         assert!(!dir.path().join("a").exists());
     }

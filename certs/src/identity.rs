@@ -130,25 +130,14 @@ impl Identity {
         let roots = read_certificates(&dir.join(CA_FILE), HINT)?;
         let chain = read_certificates(&dir.join(CERT_FILE), HINT)?;
         let (pkcs8, key) = read_key(&dir.join(KEY_FILE))?;
-        let says = peer::identify(&chain).map_err(|reason| IdentityError::Unidentified {
-            path: dir.join(CERT_FILE),
-            reason,
-        })?;
+        let says = peer::identify(&chain)
+            .map_err(|reason| IdentityError::Unidentified { path: dir.join(CERT_FILE), reason })?;
         if key.public_key().as_ref() != says.public_key {
-            return Err(IdentityError::KeyMismatch {
-                dir: dir.to_owned(),
-            });
+            return Err(IdentityError::KeyMismatch { dir: dir.to_owned() });
         }
         let roots = root_store(&dir.join(CA_FILE), roots)?;
         let (dir, key) = (dir.to_owned(), Arc::new(key));
-        let identity = Self {
-            dir,
-            says,
-            chain,
-            roots: Arc::new(roots),
-            pkcs8,
-            key,
-        };
+        let identity = Self { dir, says, chain, roots: Arc::new(roots), pkcs8, key };
         identity.check_date(now)?;
         identity.check_chain(now)?;
         Ok(identity)
@@ -245,32 +234,19 @@ impl Identity {
 
     fn check_date(&self, now: SystemTime) -> Result<(), IdentityError> {
         let path = || self.dir.join(CERT_FILE);
-        let PeerIdentity {
-            not_before,
-            not_after,
-            ..
-        } = self.says;
+        let PeerIdentity { not_before, not_after, .. } = self.says;
         if now > not_after {
-            return Err(IdentityError::Expired {
-                path: path(),
-                not_after,
-            });
+            return Err(IdentityError::Expired { path: path(), not_after });
         }
         if now < not_before {
-            return Err(IdentityError::NotYetValid {
-                path: path(),
-                not_before,
-            });
+            return Err(IdentityError::NotYetValid { path: path(), not_before });
         }
         Ok(())
     }
 
     /// Judges the own certificate as a peer with the same `ca.pem` would.
     fn check_chain(&self, now: SystemTime) -> Result<(), IdentityError> {
-        let untrusted = |reason| IdentityError::Untrusted {
-            dir: self.dir.clone(),
-            reason,
-        };
+        let untrusted = |reason| IdentityError::Untrusted { dir: self.dir.clone(), reason };
         let (leaf, intermediates) = self
             .chain
             .split_first()
@@ -278,9 +254,7 @@ impl Identity {
             .map_err(untrusted)?;
         let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
         let verifier = tls::client_verifier(self).map_err(untrusted)?;
-        verifier
-            .verify_client_cert(leaf, intermediates, now)
-            .map_err(untrusted)?;
+        verifier.verify_client_cert(leaf, intermediates, now).map_err(untrusted)?;
         Ok(())
     }
 }
@@ -300,11 +274,8 @@ pub(crate) fn read_certificates(
     hint: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let pem = files::read(path, Secrecy::Public, hint)?;
-    let wrong = |reason: String| FileError::Content {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
+    let wrong =
+        |reason: String| FileError::Content { path: path.to_owned(), what: "certificate", reason };
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| wrong(e.to_string()))?;
@@ -346,9 +317,5 @@ fn root_store(
 }
 
 fn any_of(roles: &[Role]) -> String {
-    roles
-        .iter()
-        .map(|role| role.as_str())
-        .collect::<Vec<_>>()
-        .join(" or ")
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ")
 }

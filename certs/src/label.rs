@@ -36,9 +36,7 @@ pub enum LabelError {
 /// # Errors
 /// [`LabelError`] if the form, a length or an alphabet is wrong.
 pub fn parse(text: &str) -> Result<(String, String), LabelError> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or_else(|| LabelError::NoEquals(text.to_owned()))?;
+    let (key, value) = text.split_once('=').ok_or_else(|| LabelError::NoEquals(text.to_owned()))?;
     check(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -96,10 +94,7 @@ mod tests {
 
     #[test]
     fn labels_are_checked() {
-        assert_eq!(
-            parse("region=EU-1"),
-            Ok(("region".to_owned(), "EU-1".to_owned()))
-        );
+        assert_eq!(parse("region=EU-1"), Ok(("region".to_owned(), "EU-1".to_owned())));
         let long = format!("k={}", "x".repeat(VALUE_LEN_MAX + 1));
         let wrong = [
             "region", "", "=v", "k=", "K=v", "k=a=b", "k=a,b", "k=a b", "k=\u{e4}", "k=a\n", &long,

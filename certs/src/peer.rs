@@ -112,9 +112,7 @@ pub fn identify(certs: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentifyEr
 /// Whether `signature` over `message` was made with the key whose public half is
 /// `public_key`, as [`crate::Identity::sign`] makes it.
 pub fn is_signed_by(public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&ED25519, public_key)
-        .verify(message, signature)
-        .is_ok()
+    UnparsedPublicKey::new(&ED25519, public_key).verify(message, signature).is_ok()
 }
 
 /// The certificate's Ed25519 key.

@@ -42,8 +42,7 @@ pub(crate) const fn server_name(role: Role) -> &'static str {
 /// Whether a DNS name lies in the zone of the fixed names.
 pub(crate) fn is_in_zone(dns_name: &str) -> bool {
     let name = dns_name.trim_end_matches('.').to_ascii_lowercase();
-    name.strip_suffix(ZONE)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name.strip_suffix(ZONE).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Whether `name` is free for an identity of `role`: `all` is nobody's, `base` a base's.
@@ -55,10 +54,7 @@ impl Subject {
     /// The URIs that say it.
     pub(crate) fn uris(&self) -> Vec<String> {
         let identity = format!("{IDENTITY_URI}{}/{}", self.role, self.name);
-        let labels = self
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{LABEL_URI}{key}={value}"));
+        let labels = self.labels.iter().map(|(key, value)| format!("{LABEL_URI}{key}={value}"));
         std::iter::once(identity).chain(labels).collect()
     }
 
@@ -87,9 +83,8 @@ impl Subject {
 }
 
 fn parse_identity(text: &str) -> Result<(Role, Name), IdentifyError> {
-    let (role, name) = text
-        .split_once('/')
-        .ok_or_else(|| IdentifyError::UnknownStatement(text.to_owned()))?;
+    let (role, name) =
+        text.split_once('/').ok_or_else(|| IdentifyError::UnknownStatement(text.to_owned()))?;
     let (role, name) = (role.parse::<Role>()?, Name::new(name)?);
     if !is_name_allowed(role, &name) {
         return Err(IdentifyError::ReservedName { role, name });
@@ -104,10 +99,7 @@ fn check_zone(role: Role, names: &[GeneralName<'_>]) -> Result<(), IdentifyError
             continue;
         };
         if is_in_zone(dns) && !dns.eq_ignore_ascii_case(server_name(role)) {
-            return Err(IdentifyError::OtherRolesName {
-                role,
-                dns_name: (*dns).to_owned(),
-            });
+            return Err(IdentifyError::OtherRolesName { role, dns_name: (*dns).to_owned() });
         }
     }
     Ok(())
@@ -125,11 +117,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         for role in Role::ALL {
             let labels = [("region".to_owned(), "EU".to_owned())].into();
-            let subject = Subject {
-                role,
-                name: Name::new("x-1.y_2").unwrap(),
-                labels,
-            };
+            let subject = Subject { role, name: Name::new("x-1.y_2").unwrap(), labels };
             let uris = subject.uris();
             let mut names: Vec<_> = uris.iter().map(|uri| GeneralName::URI(uri)).collect();
             names.push(GeneralName::DNSName(server_name(role)));
@@ -155,16 +143,9 @@ mod tests {
         ];
         assert!(read(std::slice::from_ref(&node)).is_ok());
         for uri in wrong {
-            assert!(
-                read(&[node.clone(), GeneralName::URI(uri)]).is_err(),
-                "{uri}"
-            );
+            assert!(read(&[node.clone(), GeneralName::URI(uri)]).is_err(), "{uri}");
             let alone = GeneralName::URI(uri);
-            assert_eq!(
-                read(&[alone]).is_ok(),
-                uri == "distributary://node/b",
-                "{uri}"
-            );
+            assert_eq!(read(&[alone]).is_ok(), uri == "distributary://node/b", "{uri}");
         }
         assert!(matches!(read(&[]), Err(IdentifyError::NoRole)));
         let label = GeneralName::URI("distributary-label:k=v");
@@ -175,34 +156,23 @@ mod tests {
     #[test]
     fn the_dns_name_of_another_role_is_refused() {
         let node = GeneralName::URI("distributary://node/a");
-        for dns in [
-            "base.distributary.internal",
-            "BASE.Distributary.internal",
-            "*.distributary.internal",
-        ] {
+        for dns in
+            ["base.distributary.internal", "BASE.Distributary.internal", "*.distributary.internal"]
+        {
             let found = read(&[node.clone(), GeneralName::DNSName(dns)]);
-            assert!(
-                matches!(found, Err(IdentifyError::OtherRolesName { .. })),
-                "{dns}"
-            );
+            assert!(matches!(found, Err(IdentifyError::OtherRolesName { .. })), "{dns}");
         }
         assert!(read(&[node, GeneralName::DNSName("node.distributary.internal")]).is_ok());
     }
 
     #[test]
     fn the_zone_is_known_in_every_spelling() {
-        for inside in [
-            "distributary.internal",
-            "a.DISTRIBUTARY.internal",
-            "base.distributary.internal.",
-        ] {
+        for inside in
+            ["distributary.internal", "a.DISTRIBUTARY.internal", "base.distributary.internal."]
+        {
             assert!(is_in_zone(inside), "{inside}");
         }
-        for outside in [
-            "mydistributary.internal",
-            "distributary.internal.example",
-            "internal",
-        ] {
+        for outside in ["mydistributary.internal", "distributary.internal.example", "internal"] {
             assert!(!is_in_zone(outside), "{outside}");
         }
     }

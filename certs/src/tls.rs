@@ -138,8 +138,5 @@ fn only_ed25519(all: WebPkiSupportedAlgorithms) -> Option<WebPkiSupportedAlgorit
     let at = all.mapping.iter().position(is_ed25519)?;
     let mapping = all.mapping.get(at..=at)?;
     let (_, algorithms) = mapping.first()?;
-    Some(WebPkiSupportedAlgorithms {
-        all: algorithms,
-        mapping,
-    })
+    Some(WebPkiSupportedAlgorithms { all: algorithms, mapping })
 }

@@ -1,9 +1,5 @@
 //! Authorities and identities as folders: what is written, read back and refused.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod pki;
 
@@ -64,10 +60,7 @@ fn modes_are_those_that_are_promised() {
     assert_eq!(mode(&home.join("ca-key.pem")), 0o600);
     assert_eq!(mode(&out), 0o700);
     assert_eq!(mode(&out.join("key.pem")), 0o600);
-    assert_eq!(
-        fs::read(out.join("ca.pem")).unwrap(),
-        fs::read(home.join("ca.pem")).unwrap()
-    );
+    assert_eq!(fs::read(out.join("ca.pem")).unwrap(), fs::read(home.join("ca.pem")).unwrap());
     assert!(!out.join("ca-key.pem").exists());
 }
 
@@ -77,27 +70,16 @@ fn an_opened_authority_issues_for_the_same_peers() {
     let opened = Authority::open(&pki.dir.path().join("pki")).unwrap();
     assert_eq!(opened.not_after(), pki.authority.not_after());
     let out = pki.dir.path().join("later");
-    opened
-        .issue(&request(Role::Client, "later"), now())
-        .unwrap()
-        .write(&out)
-        .unwrap();
+    opened.issue(&request(Role::Client, "later"), now()).unwrap().write(&out).unwrap();
     // The files of one authority, old and new, are trusted by each other.
-    fs::copy(
-        pki.write(&request(Role::Node, "a")).join("ca.pem"),
-        out.join("ca.pem"),
-    )
-    .unwrap();
+    fs::copy(pki.write(&request(Role::Node, "a")).join("ca.pem"), out.join("ca.pem")).unwrap();
     assert_eq!(Identity::load(&out, now()).unwrap().role(), Role::Client);
 }
 
 #[test]
 fn signatures_are_those_of_the_certificate() {
     let pki = Pki::new();
-    let (base, other) = (
-        pki.identity(Role::Base, "base"),
-        pki.identity(Role::Node, "a"),
-    );
+    let (base, other) = (pki.identity(Role::Base, "base"), pki.identity(Role::Node, "a"));
     let signature = base.sign(b"page 1");
     assert!(is_signed_by(&base.public_key(), b"page 1", &signature));
     assert!(!is_signed_by(&base.public_key(), b"page 2", &signature));
@@ -113,10 +95,7 @@ fn init_leaves_a_used_folder_alone() {
     let before = fs::read(home.join("ca-key.pem")).unwrap();
     let error = Authority::init(&home, now()).unwrap_err();
     assert!(matches!(error, AuthorityError::Used { .. }), "{error}");
-    assert!(
-        error.to_string().contains(home.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(home.to_str().unwrap()), "{error}");
     assert!(!error.is_refusal());
     assert_eq!(fs::read(home.join("ca-key.pem")).unwrap(), before);
 
@@ -125,10 +104,7 @@ fn init_leaves_a_used_folder_alone() {
     assert!(Authority::init(&empty, now()).is_ok());
     let file = pki.dir.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(matches!(
-        Authority::init(&file, now()),
-        Err(AuthorityError::File(_))
-    ));
+    assert!(matches!(Authority::init(&file, now()), Err(AuthorityError::File(_))));
 }
 
 #[test]
@@ -136,20 +112,11 @@ fn an_identity_is_not_overwritten() {
     let pki = Pki::new();
     let out = pki.write(&request(Role::Node, "a"));
     let before = fs::read(out.join("key.pem")).unwrap();
-    let again = pki
-        .authority
-        .issue(&request(Role::Node, "a"), now())
-        .unwrap();
+    let again = pki.authority.issue(&request(Role::Node, "a"), now()).unwrap();
     let error = again.write(&out).unwrap_err();
-    assert!(
-        matches!(error, AuthorityError::File(FileError::Exists { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, AuthorityError::File(FileError::Exists { .. })), "{error}");
     assert_eq!(fs::read(out.join("key.pem")).unwrap(), before);
-    assert!(
-        again.write(&pki.dir.path().join("pki")).is_err(),
-        "the authority's own folder"
-    );
+    assert!(again.write(&pki.dir.path().join("pki")).is_err(), "the authority's own folder");
 }
 
 #[test]
@@ -159,38 +126,21 @@ fn requests_that_cannot_be_meant_are_refused() {
     for role in [Role::Node, Role::Client, Role::Operator] {
         for name in ["all", "base"] {
             let taken = issue(request(role, name));
-            assert!(
-                matches!(taken, Err(AuthorityError::ReservedName { .. })),
-                "{role} {name}"
-            );
+            assert!(matches!(taken, Err(AuthorityError::ReservedName { .. })), "{role} {name}");
         }
     }
     assert!(issue(request(Role::Base, "all")).is_err());
     assert!(issue(request(Role::Base, "base")).is_ok());
 
-    for host in [
-        "",
-        "a b",
-        "*.example",
-        "ex\u{e4}mple",
-        "a..b",
-        "a/b",
-        "example..",
-    ] {
+    for host in ["", "a b", "*.example", "ex\u{e4}mple", "a..b", "a/b", "example.."] {
         let mut wanted = request(Role::Node, "a");
         wanted.hosts.push(host.to_owned());
-        assert!(
-            matches!(issue(wanted), Err(AuthorityError::Host(_))),
-            "{host:?}"
-        );
+        assert!(matches!(issue(wanted), Err(AuthorityError::Host(_))), "{host:?}");
     }
     for host in ["base.distributary.internal", "BASE.distributary.internal."] {
         let mut wanted = request(Role::Node, "a");
         wanted.hosts.push(host.to_owned());
-        assert!(
-            matches!(issue(wanted), Err(AuthorityError::HostTaken(_))),
-            "{host:?}"
-        );
+        assert!(matches!(issue(wanted), Err(AuthorityError::HostTaken(_))), "{host:?}");
     }
     let mut many = request(Role::Node, "a");
     many.hosts = vec!["h".to_owned(); certs::HOSTS_MAX + 1];
@@ -205,16 +155,10 @@ fn requests_that_cannot_be_meant_are_refused() {
         wanted.valid_for = valid_for;
         issue(wanted)
     };
-    assert!(matches!(
-        lasting(Duration::ZERO),
-        Err(AuthorityError::TooShort)
-    ));
+    assert!(matches!(lasting(Duration::ZERO), Err(AuthorityError::TooShort)));
     assert!(lasting(certs::CA_VALID_FOR).is_ok());
     for long in [certs::CA_VALID_FOR + SECOND, Duration::MAX] {
-        assert!(
-            matches!(lasting(long), Err(AuthorityError::TooLong { .. })),
-            "{long:?}"
-        );
+        assert!(matches!(lasting(long), Err(AuthorityError::TooLong { .. })), "{long:?}");
     }
 }
 
@@ -225,32 +169,20 @@ fn a_loose_key_is_refused_with_the_remedy() {
     for loose in [0o640, 0o604, 0o644, 0o660, 0o610] {
         set_mode(&key, loose);
         let error = load_error(key.parent().unwrap());
-        assert!(
-            matches!(error, IdentityError::File(FileError::Loose { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, IdentityError::File(FileError::Loose { .. })), "{error}");
         assert!(!error.is_refusal());
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("chmod 600 {}", key.display())),
-            "{text}"
-        );
+        assert!(text.contains(&format!("chmod 600 {}", key.display())), "{text}");
         assert!(text.contains(&format!("{loose:04o}")), "{text}");
     }
     for tight in [0o600, 0o400] {
         set_mode(&key, tight);
-        assert!(
-            Identity::load(key.parent().unwrap(), now()).is_ok(),
-            "{tight:o}"
-        );
+        assert!(Identity::load(key.parent().unwrap(), now()).is_ok(), "{tight:o}");
     }
     let home = pki.dir.path().join("pki");
     set_mode(&home.join("ca-key.pem"), 0o644);
     let error = Authority::open(&home).unwrap_err();
-    assert!(
-        matches!(error, AuthorityError::File(FileError::Loose { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, AuthorityError::File(FileError::Loose { .. })), "{error}");
 }
 
 #[test]
@@ -260,14 +192,8 @@ fn missing_files_are_named() {
         let dir = pki.write(&request(Role::Node, &format!("without-{name}")));
         fs::remove_file(dir.join(name)).unwrap();
         let error = load_error(&dir);
-        assert!(
-            matches!(error, IdentityError::File(FileError::Missing { .. })),
-            "{error}"
-        );
-        assert!(
-            error.to_string().contains(dir.join(name).to_str().unwrap()),
-            "{error}"
-        );
+        assert!(matches!(error, IdentityError::File(FileError::Missing { .. })), "{error}");
+        assert!(error.to_string().contains(dir.join(name).to_str().unwrap()), "{error}");
         assert!(error.to_string().contains("certs issue"), "{error}");
     }
     let error = Authority::open(&pki.dir.path().join("nothing")).unwrap_err();
@@ -281,13 +207,7 @@ fn files_that_are_no_pem_are_refused_without_a_panic() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for name in ["ca.pem", "cert.pem", "key.pem"] {
         let good = fs::read(dir.join(name)).unwrap();
-        for bad in [
-            "",
-            "hello",
-            broken,
-            &broken.replace("CERTIFICATE", "PRIVATE KEY"),
-            "\u{0}",
-        ] {
+        for bad in ["", "hello", broken, &broken.replace("CERTIFICATE", "PRIVATE KEY"), "\u{0}"] {
             fs::write(dir.join(name), bad).unwrap();
             assert!(Identity::load(&dir, now()).is_err(), "{name}: {bad:?}");
         }
@@ -299,27 +219,14 @@ fn files_that_are_no_pem_are_refused_without_a_panic() {
 #[test]
 fn the_key_must_be_that_of_the_certificate() {
     let pki = Pki::new();
-    let (a, b) = (
-        pki.write(&request(Role::Node, "a")),
-        pki.write(&request(Role::Node, "b")),
-    );
+    let (a, b) = (pki.write(&request(Role::Node, "a")), pki.write(&request(Role::Node, "b")));
     fs::copy(b.join("key.pem"), a.join("key.pem")).unwrap();
     let error = load_error(&a);
-    assert!(
-        matches!(error, IdentityError::KeyMismatch { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, IdentityError::KeyMismatch { .. }), "{error}");
 
     let (home, other) = (pki.dir.path().join("pki"), Pki::new());
-    fs::copy(
-        other.dir.path().join("pki/ca-key.pem"),
-        home.join("ca-key.pem"),
-    )
-    .unwrap();
-    assert!(matches!(
-        Authority::open(&home),
-        Err(AuthorityError::KeyMismatch { .. })
-    ));
+    fs::copy(other.dir.path().join("pki/ca-key.pem"), home.join("ca-key.pem")).unwrap();
+    assert!(matches!(Authority::open(&home), Err(AuthorityError::KeyMismatch { .. })));
 }
 
 #[test]
@@ -333,10 +240,7 @@ fn the_certificate_must_be_of_the_authority_beside_it() {
     assert!(matches!(error, IdentityError::Untrusted { .. }), "{error}");
     assert!(error.is_refusal());
     fs::write(&own_ca, both).unwrap();
-    assert!(
-        Identity::load(&dir, now()).is_ok(),
-        "one of several authorities is enough"
-    );
+    assert!(Identity::load(&dir, now()).is_ok(), "one of several authorities is enough");
 }
 
 #[test]
@@ -345,10 +249,7 @@ fn a_certificate_of_another_making_is_refused() {
     let dir = pki.write(&request(Role::Node, "a"));
     fs::copy(dir.join("ca.pem"), dir.join("cert.pem")).unwrap();
     let error = load_error(&dir);
-    assert!(
-        matches!(error, IdentityError::Unidentified { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, IdentityError::Unidentified { .. }), "{error}");
     assert!(error.is_refusal());
 }
 
@@ -361,19 +262,10 @@ fn the_date_must_be_right_to_the_second() {
     }
     let late = Identity::load(&dir, now() + HOUR + SECOND).unwrap_err();
     assert!(matches!(late, IdentityError::Expired { .. }), "{late}");
-    assert!(
-        late.to_string().contains("2027-01-15 09:00:00 UTC"),
-        "{late}"
-    );
+    assert!(late.to_string().contains("2027-01-15 09:00:00 UTC"), "{late}");
     let early = Identity::load(&dir, now() - CLOCK_SKEW - SECOND).unwrap_err();
-    assert!(
-        matches!(early, IdentityError::NotYetValid { .. }),
-        "{early}"
-    );
-    assert!(
-        early.to_string().contains("2027-01-15 07:55:00 UTC"),
-        "{early}"
-    );
+    assert!(matches!(early, IdentityError::NotYetValid { .. }), "{early}");
+    assert!(early.to_string().contains("2027-01-15 07:55:00 UTC"), "{early}");
     assert!(late.is_refusal() && early.is_refusal());
 }
 
@@ -384,19 +276,13 @@ fn a_role_is_demanded() {
     let error = client.require(&[Role::Base, Role::Node]).unwrap_err();
     assert!(error.is_refusal());
     let text = error.to_string();
-    assert!(
-        text.contains("client studio") && text.contains("base or node"),
-        "{text}"
-    );
+    assert!(text.contains("client studio") && text.contains("base or node"), "{text}");
 }
 
 #[test]
 fn no_key_is_printed() {
     let pki = Pki::new();
-    let issued = pki
-        .authority
-        .issue(&request(Role::Node, "a"), now())
-        .unwrap();
+    let issued = pki.authority.issue(&request(Role::Node, "a"), now()).unwrap();
     let out = pki.dir.path().join("a");
     issued.write(&out).unwrap();
     let identity = Identity::load(&out, now()).unwrap();
@@ -406,13 +292,7 @@ fn no_key_is_printed() {
         let body = pem.lines().nth(1).unwrap();
         assert!(!printed.contains(body), "{printed}");
     }
-    assert!(
-        !printed.contains(&format!("{:?}", identity.pkcs8())),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("Node") && !printed.contains("PRIVATE"),
-        "{printed}"
-    );
+    assert!(!printed.contains(&format!("{:?}", identity.pkcs8())), "{printed}");
+    assert!(printed.contains("Node") && !printed.contains("PRIVATE"), "{printed}");
     assert_eq!(*identity.name(), Name::new("a").unwrap());
 }

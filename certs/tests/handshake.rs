@@ -1,9 +1,5 @@
 //! Mutual TLS between identities, over buffers in memory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod pki;
 
@@ -32,9 +28,7 @@ struct At(SystemTime);
 
 impl TimeProvider for At {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(
-            self.0.duration_since(UNIX_EPOCH).ok()?,
-        ))
+        Some(UnixTime::since_unix_epoch(self.0.duration_since(UNIX_EPOCH).ok()?))
     }
 }
 
@@ -75,13 +69,9 @@ impl Link {
     fn run(&mut self) -> Result<(), Refused> {
         loop {
             let to_server = self.carry_to_server();
-            self.server
-                .process_new_packets()
-                .map_err(Refused::ByServer)?;
+            self.server.process_new_packets().map_err(Refused::ByServer)?;
             let to_client = self.carry_to_client();
-            self.client
-                .process_new_packets()
-                .map_err(Refused::ByClient)?;
+            self.client.process_new_packets().map_err(Refused::ByClient)?;
             if !to_server && !to_client {
                 assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
                 return Ok(());
@@ -146,10 +136,7 @@ fn both_sides_learn_who_the_other_is() {
     let base = pki.identity(Role::Base, "origin");
     let link = connect(dialling(&node), accepting(&base), Role::Base).unwrap();
     let (dialled_by, answered_by) = link.peers();
-    assert_eq!(
-        (dialled_by.role, dialled_by.labels),
-        (Role::Node, wanted.labels)
-    );
+    assert_eq!((dialled_by.role, dialled_by.labels), (Role::Node, wanted.labels));
     assert_eq!(dialled_by.name, Name::new("edge-1").unwrap());
     assert_eq!(dialled_by.public_key, node.public_key());
     assert_eq!(answered_by, *base.as_peer());
@@ -173,10 +160,7 @@ fn every_role_reaches_bases_and_nodes() {
 #[test]
 fn a_client_that_would_resume_gets_nothing_to_resume_with() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let mut eager = dialling(&node);
     eager.resumption = Resumption::in_memory_sessions(8);
     eager.enable_early_data = true;
@@ -189,10 +173,7 @@ fn a_client_that_would_resume_gets_nothing_to_resume_with() {
         assert!(!link.client.is_early_data_accepted());
     }
     // Each of these alone would do; none may go unnoticed.
-    assert_eq!(
-        (server.send_tls13_tickets, server.max_early_data_size),
-        (0, 0)
-    );
+    assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
     assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
     assert!(!dialling(&node).enable_early_data);
 }
@@ -200,10 +181,7 @@ fn a_client_that_would_resume_gets_nothing_to_resume_with() {
 #[test]
 fn a_server_that_hands_out_tickets_gets_none_back() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let mut generous = accepting(&base);
     generous.session_storage = ServerSessionMemoryCache::new(8);
     generous.send_tls13_tickets = 2;
@@ -219,10 +197,7 @@ fn a_server_that_hands_out_tickets_gets_none_back() {
 #[test]
 fn tls_is_1_3_with_aes_128_and_never_resumed() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let (client, server) = (Arc::new(dialling(&node)), Arc::new(accepting(&base)));
     let algorithms = client.crypto_provider().signature_verification_algorithms;
     assert_eq!(algorithms.supported_schemes(), [SignatureScheme::ED25519]);
@@ -231,10 +206,7 @@ fn tls_is_1_3_with_aes_128_and_never_resumed() {
         let mut link = Link::new(&client, &server, Role::Base);
         link.run().unwrap();
         assert_eq!(link.client.handshake_kind(), Some(HandshakeKind::Full));
-        assert_eq!(
-            link.client.protocol_version(),
-            Some(ProtocolVersion::TLSv1_3)
-        );
+        assert_eq!(link.client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         let suite = link.client.negotiated_cipher_suite().unwrap().suite();
         assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
         assert_eq!(link.client.tls13_tickets_received(), 0);
@@ -244,18 +216,12 @@ fn tls_is_1_3_with_aes_128_and_never_resumed() {
 #[test]
 fn a_server_of_another_role_is_refused() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let client = pki.identity(Role::Client, "studio");
     for (server, expect) in [(&node, Role::Base), (&base, Role::Node)] {
         match refusal(dialling(&client), accepting(server), expect) {
             Refused::ByClient(Error::InvalidCertificate(why)) => {
-                assert!(
-                    matches!(why, CertificateError::NotValidForNameContext { .. }),
-                    "{why:?}"
-                );
+                assert!(matches!(why, CertificateError::NotValidForNameContext { .. }), "{why:?}");
                 assert!(identity_alert(alert_for(&why).into()).is_some());
             }
             other => panic!("{other:?}"),
@@ -266,15 +232,9 @@ fn a_server_of_another_role_is_refused() {
 #[test]
 fn a_client_cannot_pose_as_a_server() {
     let pki = Pki::new();
-    let (client, node) = (
-        pki.identity(Role::Client, "studio"),
-        pki.identity(Role::Node, "a"),
-    );
+    let (client, node) = (pki.identity(Role::Client, "studio"), pki.identity(Role::Node, "a"));
     let error = server_config(&client, &ALPN).unwrap_err();
-    assert!(
-        matches!(error, TlsError::Identity(_)) && error.is_refusal(),
-        "{error}"
-    );
+    assert!(matches!(error, TlsError::Identity(_)) && error.is_refusal(), "{error}");
 
     let mut posing = accepting(&node);
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(client.pkcs8().to_vec()));
@@ -284,10 +244,7 @@ fn a_client_cannot_pose_as_a_server() {
     posing.cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
     match refusal(dialling(&node), posing, Role::Client) {
         Refused::ByClient(Error::InvalidCertificate(why)) => {
-            assert!(
-                matches!(why, CertificateError::InvalidPurposeContext { .. }),
-                "{why:?}"
-            );
+            assert!(matches!(why, CertificateError::InvalidPurposeContext { .. }), "{why:?}");
         }
         other => panic!("{other:?}"),
     }
@@ -336,10 +293,7 @@ fn a_client_without_a_certificate_is_refused() {
 #[test]
 fn dates_are_judged_on_each_connection() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let late = now() + HOUR + Duration::from_secs(1);
     let early = now() - HOUR;
     for (at, is_expired) in [(late, true), (early, false)] {
@@ -370,18 +324,12 @@ fn dates_are_judged_on_each_connection() {
 #[test]
 fn another_protocol_is_refused_and_not_for_the_identity() {
     let pki = Pki::new();
-    let (node, base) = (
-        pki.identity(Role::Node, "a"),
-        pki.identity(Role::Base, "origin"),
-    );
+    let (node, base) = (pki.identity(Role::Node, "a"), pki.identity(Role::Base, "origin"));
     let mut client = client_config(&node, &[b"distributary/2"]).unwrap();
     client.time_provider = Arc::new(At(now()));
     match refusal(client, accepting(&base), Role::Base) {
         Refused::ByServer(Error::NoApplicationProtocol) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        identity_alert(AlertDescription::NoApplicationProtocol.into()),
-        None
-    );
+    assert_eq!(identity_alert(AlertDescription::NoApplicationProtocol.into()), None);
 }

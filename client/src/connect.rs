@@ -123,10 +123,13 @@ pub(crate) async fn reach(
 async fn try_once(endpoint: &Endpoint, base: &str) -> Result<Greeted<Welcome>, GreetError> {
     let local = endpoint.local_addr().ok();
     let found = tokio::net::lookup_host(base).await;
-    let found = found.map_err(|error| GreetError::Malformed(format!("looking up {base}: {error}")))?;
-    let same_family = |addr: &SocketAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
+    let found =
+        found.map_err(|error| GreetError::Malformed(format!("looking up {base}: {error}")))?;
+    let same_family =
+        |addr: &SocketAddr| local.is_none_or(|local| local.is_ipv4() == addr.is_ipv4());
     let addr = found.into_iter().find(same_family);
-    let addr = addr.ok_or_else(|| GreetError::Malformed(format!("{base} has no usable address")))?;
+    let addr =
+        addr.ok_or_else(|| GreetError::Malformed(format!("{base} has no usable address")))?;
     let hello = Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         store: [0; 16],

@@ -109,10 +109,7 @@ impl Cutter {
     /// # Errors
     /// [`CutError`] if a source is not what it was when the plan was made, or the content
     /// exceeds a limit. Nothing more comes after an error.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator of results reads worse"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator of results reads worse")]
     pub fn next(&mut self) -> Result<Option<CutPage>, CutError> {
         if self.ended {
             return Ok(None);
@@ -129,10 +126,7 @@ impl Cutter {
             } else if !self.open_next()? {
                 self.flush_chunk();
                 let content_len = self.manifest.content().saturating_add(self.page.content());
-                self.page.push(Entry::End {
-                    content_len,
-                    digest: self.digest.finish(),
-                });
+                self.page.push(Entry::End { content_len, digest: self.digest.finish() });
                 self.ended = true;
                 break;
             }
@@ -143,11 +137,7 @@ impl Cutter {
         let page_decoded = self.manifest.next_page(entries);
         let page = page_decoded.draft();
         self.manifest.accept(&page_decoded, &page)?;
-        Ok(CutPage {
-            page,
-            page_decoded,
-            chunks,
-        })
+        Ok(CutPage { page, page_decoded, chunks })
     }
 
     /// Looks at a source that goes on beyond the page: one that changes at its beginning
@@ -156,9 +146,7 @@ impl Cutter {
         let Some(source) = &self.source else {
             return Ok(());
         };
-        self.plan
-            .entry(source.index())
-            .map_or(Ok(()), |entry| source.check(&entry))
+        self.plan.entry(source.index()).map_or(Ok(()), |entry| source.check(&entry))
     }
 
     /// Opens the next entry of the plan; `false` if there is none.
@@ -169,11 +157,8 @@ impl Cutter {
         let object = self.next_object;
         let is_file = entry.attributes.kind == ObjectKind::File;
         let large = entry.size >= u64::try_from(self.chunk_max).unwrap_or(u64::MAX);
-        let opened = Entry::Open {
-            object,
-            name: entry.name.to_owned(),
-            attributes: entry.attributes,
-        };
+        let opened =
+            Entry::Open { object, name: entry.name.to_owned(), attributes: entry.attributes };
         if is_file {
             let index = self.next_entry;
             self.source = Some(Source::open(&entry, object, index)?);

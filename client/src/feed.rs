@@ -10,9 +10,9 @@ use shared_io::store::StoreError;
 use crate::cut::{CutError, CutPage, Cutter};
 use crate::session::Standing;
 
-/// Content bytes that are kept until they are durable at the base. The base lets 16 MiB be on
+/// Content bytes that are kept until they are durable at the base. The base lets 8 MiB be on
 /// their way; what is more covers the time of its flush at 1 Gbit/s.
-const WINDOW_BYTES_MAX: u64 = 48 * 1024 * 1024;
+const WINDOW_BYTES_MAX: u64 = 24 * 1024 * 1024;
 
 /// Why the feeding ended before all content was durable at the base.
 #[derive(Debug, thiserror::Error)]

@@ -197,11 +197,7 @@ impl Plan {
     }
 
     fn view(&self, slot: &Slot) -> Option<Entry<'_>> {
-        let kind = if slot.directory {
-            ObjectKind::Directory
-        } else {
-            ObjectKind::File
-        };
+        let kind = if slot.directory { ObjectKind::Directory } else { ObjectKind::File };
         Some(Entry {
             name: name_of(&self.names, slot),
             size: slot.size,

@@ -117,7 +117,8 @@ fn send_reconcile(member: &Member, link: &Link) {
 async fn look_up(base: &str, endpoint: &Endpoint) -> Result<SocketAddr, GreetError> {
     let local = endpoint.local_addr().ok();
     let found = tokio::net::lookup_host(base).await;
-    let found = found.map_err(|error| GreetError::Malformed(format!("looking up {base}: {error}")))?;
+    let found =
+        found.map_err(|error| GreetError::Malformed(format!("looking up {base}: {error}")))?;
     let mut found: Vec<SocketAddr> = found.collect();
     // A socket that is bound to an IPv4 address reaches no other.
     if local.is_some_and(|local| local.is_ipv4()) {

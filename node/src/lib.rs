@@ -131,7 +131,7 @@ pub async fn run(
         link.farewell(Code::Stopping, FAREWELL).await;
     }
     http_stop.cancel();
-    member.stop();
+    member.stop().await;
     endpoint.close(Code::Stopping.number().into(), b"the node stops");
     tasks.close();
     tasks.wait().await;

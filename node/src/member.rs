@@ -1,5 +1,6 @@
 //! What a node does about what its base says: accepts jobs, drops them, reports on them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use shared::control::Pace;
@@ -7,9 +8,7 @@ use shared::id::{JobId, PeerId, Role};
 use shared::job::{JobObject, JobObjectError, SignedJob};
 use shared::seal::{Hash, PublicKey};
 use shared::wire::codec;
-use shared::wire::message::{
-    Answer, Assign, FrameType, Phase, Query, Report, StateKind, Welcome,
-};
+use shared::wire::message::{Answer, Assign, FrameType, Phase, Query, Report, StateKind, Welcome};
 use shared::wire::request::{Reply, Request};
 use shared_io::clock::Clock;
 use shared_io::data_folder::DataFolder;
@@ -18,6 +17,7 @@ use shared_io::job::{Job, Keeping, Origin, Relays, Restored, Surroundings, Watch
 use shared_io::link::{Conduct, Link, Links, Taken, chain};
 use shared_io::request;
 use shared_io::store::{FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreRoot};
+use shared_io::telemetry;
 use tokio_util::task::TaskTracker;
 
 use crate::state::NodeState;
@@ -139,10 +139,11 @@ impl Member {
         state.save(&self.folder)
     }
 
-    /// Stops all jobs; what was received becomes durable when the flusher is dropped.
-    pub(crate) fn stop(&self) {
-        for job in self.relays.all() {
-            job.stop();
+    /// Stops all jobs and makes durable what was received.
+    pub(crate) async fn stop(&self) {
+        self.relays.all().iter().for_each(|job| job.stop());
+        if let Some(surroundings) = self.surroundings.get() {
+            surroundings.stop_flusher().await;
         }
     }
 
@@ -301,5 +302,19 @@ impl Readiness for Member {
             Some(_) => Ok(()),
             None => Err(format!("not joined to the base {}", self.config.base)),
         }
+    }
+
+    fn refresh(&self) {
+        let mut counts: BTreeMap<&'static str, usize> =
+            ["receiving", "complete", "failed"].into_iter().map(|state| (state, 0)).collect();
+        for job in self.relays.all() {
+            let state = match job.report().phase {
+                Phase::Receiving => "receiving",
+                Phase::Complete => "complete",
+                Phase::Failed(_) | Phase::Dropped => "failed",
+            };
+            *counts.entry(state).or_default() += 1;
+        }
+        counts.into_iter().for_each(|(state, count)| telemetry::jobs(state, count));
     }
 }

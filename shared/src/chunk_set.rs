@@ -144,7 +144,8 @@ mod tests {
             assert_eq!(set.next_absent(from), (from..).find(|c| !plain.contains(c)).unwrap());
             assert_eq!(set.head(), (0..).find(|c| !plain.contains(c)).unwrap());
             assert_eq!(set.len(), plain.len() as u64);
-            let from_runs: Vec<u64> = set.runs(0).flat_map(|(first, len)| first..first + len).collect();
+            let from_runs: Vec<u64> =
+                set.runs(0).flat_map(|(first, len)| first..first + len).collect();
             assert!(from_runs.iter().eq(plain.iter()));
         }
     }

@@ -246,7 +246,9 @@ mod tests {
         let id = JobId(*b"\x01\x92\xf0\xc1\x7b\x4e\x7c\x3a\x9f\x11\x2b\x1d\x0c\x3e\x4f\x5a");
         assert_eq!(id.to_string(), "0192f0c1-7b4e-7c3a-9f11-2b1d0c3e4f5a");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for wrong in ["", "0192f0c17b4e7c3a9f112b1d0c3e4f5a", "0192F0C1-7b4e-7c3a-9f11-2b1d0c3e4f5a"] {
+        for wrong in
+            ["", "0192f0c17b4e7c3a9f112b1d0c3e4f5a", "0192F0C1-7b4e-7c3a-9f11-2b1d0c3e4f5a"]
+        {
             assert!(wrong.parse::<JobId>().is_err(), "{wrong:?}");
         }
     }

@@ -111,6 +111,15 @@ pub fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl Selector {
+    /// Names and labels in it.
+    const fn parts(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Names(names) => names.len(),
+            Self::Labels(labels) => labels.len(),
+        }
+    }
+
     /// The nodes of `known` (name to labels) that this selects.
     ///
     /// # Errors
@@ -178,6 +187,13 @@ impl Dimensions {
     pub fn check(&self) -> Result<(), String> {
         if self.to.is_empty() || self.to.len() > limit::SELECTORS_MAX {
             return Err(format!("a job needs 1 to {} selectors", limit::SELECTORS_MAX));
+        }
+        let parts: usize = self.to.iter().map(Selector::parts).sum();
+        if parts > limit::SERVERS_MAX {
+            return Err(format!("{parts} names and labels, allowed are {}", limit::SERVERS_MAX));
+        }
+        if matches!(self.quorum, Quorum::Count(0) | Quorum::Percent(0 | 101..)) {
+            return Err("a quorum is at least one node and at most 100 %".to_owned());
         }
         if self.priority > 9 {
             return Err(format!("priority {} is not within 0 to 9", self.priority));

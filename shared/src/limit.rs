@@ -43,7 +43,7 @@ pub const JOBS_OPEN_MAX: usize = 1_000;
 pub const JOBS_CLOSED_MAX: usize = 10_000;
 /// Stripes of a job.
 pub const STRIPES_MAX: u8 = 16;
-/// `--to` options of one job, and names or labels in one of them.
+/// `--to` options of one job.
 pub const SELECTORS_MAX: usize = 1_024;
 /// Longest label key or value, in bytes.
 pub const LABEL_LEN_MAX: usize = 64;

@@ -205,12 +205,7 @@ impl Link {
     fn is_lost(&mut self, draws: &Draws) -> bool {
         match self.spec.loss {
             Loss::Random(chance) => chance.hits(draws.loss),
-            Loss::GilbertElliott {
-                to_bad,
-                to_good,
-                in_bad,
-                in_good,
-            } => {
+            Loss::GilbertElliott { to_bad, to_good, in_bad, in_good } => {
                 let change = if self.bad { to_good } else { to_bad };
                 self.bad ^= change.hits(draws.state);
                 let chance = if self.bad { in_bad } else { in_good };
@@ -229,9 +224,7 @@ impl Link {
         if !wait.is_zero() && backlog.saturating_add(bytes) > self.spec.queue_bytes() {
             return None;
         }
-        self.idle_at = now
-            .saturating_add(wait)
-            .saturating_add(time_of(bytes, rate));
+        self.idle_at = now.saturating_add(wait).saturating_add(time_of(bytes, rate));
         Some(self.idle_at)
     }
 
@@ -239,9 +232,7 @@ impl Link {
     fn arrival(&mut self, left: Duration, draws: &Draws) -> Duration {
         let early = self.spec.delay.saturating_sub(self.spec.jitter);
         let spread = nanos(self.spec.jitter).saturating_mul(2);
-        let at = left
-            .saturating_add(early)
-            .saturating_add(share_of(spread, draws.jitter));
+        let at = left.saturating_add(early).saturating_add(share_of(spread, draws.jitter));
         if let Some(Reorder { chance, late }) = self.spec.reorder
             && chance.hits(draws.reorder)
         {

@@ -83,20 +83,14 @@ fn every_broken_variant_is_found() {
     for variant in Variant::BROKEN {
         let outcomes = run_all(0, BROKEN_SEEDS, variant);
         let mut found: BTreeMap<&str, u64> = BTreeMap::new();
-        for violation in outcomes
-            .iter()
-            .filter_map(|(_, outcome)| outcome.violation.as_ref())
-        {
+        for violation in outcomes.iter().filter_map(|(_, outcome)| outcome.violation.as_ref()) {
             *found.entry(violation.invariant).or_default() += 1;
         }
         let total: u64 = found.values().sum();
         println!("{variant:?}: {total} of {BROKEN_SEEDS} seeds fail, by invariant {found:?}");
         assert!(total > 0, "{variant:?} passes for sound");
         // One seed that finds it, found again: the finding can be looked at.
-        let (seed, outcome) = outcomes
-            .iter()
-            .find(|(_, o)| o.violation.is_some())
-            .unwrap();
+        let (seed, outcome) = outcomes.iter().find(|(_, o)| o.violation.is_some()).unwrap();
         assert_eq!(sim::run(*seed, variant), *outcome);
     }
 }

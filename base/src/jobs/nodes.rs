@@ -49,10 +49,7 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn new(rows: BTreeMap<Name, NodeRow>) -> Self {
         let incarnation_max = rows.values().map(|row| row.incarnation).max().unwrap_or(0);
-        Self {
-            rows,
-            incarnation_max,
-        }
+        Self { rows, incarnation_max }
     }
 
     /// Nodes that are not forgotten.
@@ -69,12 +66,7 @@ impl Nodes {
         &mut self,
         applicant: Applicant,
     ) -> Result<(Admission, Option<NodeRow>), TooManyNodes> {
-        let Applicant {
-            name,
-            labels,
-            store,
-            boot,
-        } = applicant;
+        let Applicant { name, labels, store, boot } = applicant;
         let before = self.rows.get(&name);
         let known = before.filter(|row| !row.forgotten);
         if known.is_none() && self.known().count() >= limit::SERVERS_MAX {
@@ -89,9 +81,7 @@ impl Nodes {
         let row = NodeRow {
             name: name.clone(),
             cert_labels: labels,
-            operator_labels: known
-                .map(|row| row.operator_labels.clone())
-                .unwrap_or_default(),
+            operator_labels: known.map(|row| row.operator_labels.clone()).unwrap_or_default(),
             store,
             boot,
             incarnation,
@@ -100,13 +90,7 @@ impl Nodes {
         let changed = before != Some(&row);
         self.incarnation_max = self.incarnation_max.max(incarnation);
         self.rows.insert(name, row.clone());
-        Ok((
-            Admission {
-                incarnation,
-                new_store,
-            },
-            changed.then_some(row),
-        ))
+        Ok((Admission { incarnation, new_store }, changed.then_some(row)))
     }
 
     /// Forgets a node: it is selected no more, and its operators' labels are gone.
@@ -138,10 +122,7 @@ impl Nodes {
 
     /// The nodes that some of `selectors` select.
     pub(super) fn select(&self, selectors: &[Selector]) -> Result<ServerList, String> {
-        let known = self
-            .known()
-            .map(|row| (row.name.clone(), row.labels()))
-            .collect();
+        let known = self.known().map(|row| (row.name.clone(), row.labels())).collect();
         let mut names = Vec::new();
         for selector in selectors {
             names.extend(selector.select(&known).map_err(|name| unknown(&name))?);

@@ -57,10 +57,8 @@ impl Jobs {
             }
             Request::Job(job) => {
                 let view = |turn: &mut Turn<'_>, id| {
-                    let view = turn
-                        .table()
-                        .view(id)
-                        .ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
+                    let view =
+                        turn.table().view(id).ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
                     Ok(Reply::Job(Box::new(view)))
                 };
                 self.on_job(asker, job, view).await.map(answer)
@@ -120,20 +118,13 @@ impl Jobs {
         (key, dimensions, chance): ([u8; 16], Dimensions, &[u8; 10]),
     ) -> Result<SignedJob, String> {
         if let Some(id) = turn.table().by_key(&asker.name, &key) {
-            return turn
-                .table()
-                .object(id)
-                .cloned()
-                .ok_or_else(|| format!("job {id} is gone"));
+            return turn.table().object(id).cloned().ok_or_else(|| format!("job {id} is gone"));
         }
         let servers = turn.nodes().select(&dimensions.to)?;
         let wall_ms = turn.wall_ms();
         let id = uuid::Builder::from_unix_timestamp_millis(wall_ms, chance).into_uuid();
         let id = JobId(id.into_bytes());
-        let name = dimensions
-            .name
-            .clone()
-            .map_or_else(|| made_up_name(id), Ok)?;
+        let name = dimensions.name.clone().map_or_else(|| made_up_name(id), Ok)?;
         let object = self.sign(id, (&name, &asker.name), &dimensions, &servers, wall_ms)?;
         let new = NewJob {
             id,
@@ -195,9 +186,7 @@ impl Jobs {
             Ok(_) => return Ok(Err(cannot(unknown.to_string()))),
             Err(error) => {
                 tracing::warn!(job = %wanted, error = %error, "a job of the ledger cannot be read");
-                return Ok(Err(cannot(format!(
-                    "the ledger's record of job {wanted} is damaged"
-                ))));
+                return Ok(Err(cannot(format!("the ledger's record of job {wanted} is damaged"))));
             }
         };
         let tried = self.run(|turn| {
@@ -210,10 +199,7 @@ impl Jobs {
     async fn watch(&self, asker: &Asker, job: JobRef) -> Result<Answer, Stopped> {
         if self.watchers().count() >= WATCHERS_MAX {
             let text = format!("{WATCHERS_MAX} watchers are there, the most a base serves");
-            return Ok(refused(
-                RefusalKind::Cannot,
-                format!("{text}; try again later"),
-            ));
+            return Ok(refused(RefusalKind::Cannot, format!("{text}; try again later")));
         }
         let begin = |turn: &mut Turn<'_>, id: JobId| {
             let (watcher, queue) = Watcher::new();
@@ -289,9 +275,7 @@ impl Jobs {
         job: JobId,
         hash: shared::seal::Hash,
     ) -> Result<Answer, Stopped> {
-        let list = self
-            .run(|turn| turn.table().servers(job, &asker.name).cloned())
-            .await?;
+        let list = self.run(|turn| turn.table().servers(job, &asker.name).cloned()).await?;
         Ok(match list.filter(|list| list.hash() == hash) {
             Some(list) => Answer::Reply(Reply::Servers(list.as_ref().clone())),
             None => refused(RefusalKind::Cannot, format!("unknown job {job}")),
@@ -315,11 +299,7 @@ fn beginning(turn: &Turn<'_>, id: JobId) -> Vec<Event> {
     let (Some(head), Some(status)) = (table.head(id), table.status(id)) else {
         return Vec::new();
     };
-    let event = |at_ms, body| Event {
-        job: id.to_string(),
-        at: rfc3339(at_ms),
-        body,
-    };
+    let event = |at_ms, body| Event { job: id.to_string(), at: rfc3339(at_ms), body };
     let now = turn.wall_ms();
     let mut events = vec![event(head.created_ms, EventBody::Created)];
     if status.state.is_closed() {
@@ -340,10 +320,7 @@ fn made_up_name(id: JobId) -> Result<Name, String> {
 }
 
 fn cannot(text: String) -> Refusal {
-    Refusal {
-        kind: RefusalKind::Cannot,
-        text,
-    }
+    Refusal { kind: RefusalKind::Cannot, text }
 }
 
 fn refused(kind: RefusalKind, text: String) -> Answer {
@@ -358,11 +335,7 @@ fn answer(result: Result<Reply, Refusal>) -> Answer {
 pub(super) fn event_of(effect: &Effect) -> Option<(JobId, Event)> {
     match effect {
         Effect::Event { job, at_ms, body } => {
-            let event = Event {
-                job: job.to_string(),
-                at: rfc3339(*at_ms),
-                body: body.clone(),
-            };
+            let event = Event { job: job.to_string(), at: rfc3339(*at_ms), body: body.clone() };
             Some((*job, event))
         }
         _ => None,

@@ -23,10 +23,7 @@ struct Told {
 
 impl Session for Told {
     fn assign(&self, node: &Name, job: JobId, order: Assign) {
-        self.orders
-            .lock()
-            .unwrap()
-            .insert((node.clone(), job), order);
+        self.orders.lock().unwrap().insert((node.clone(), job), order);
     }
     fn query(&self, node: &Name, job: JobId) {
         self.queries.lock().unwrap().push((node.clone(), job));
@@ -40,11 +37,7 @@ impl Session for Told {
     fn link(&self, node: &Name) -> Link {
         let up = self.up.lock().unwrap().contains(node);
         let state = if up { NodeState::Up } else { NodeState::Down };
-        Link {
-            address: String::new(),
-            state,
-            rtt_ms: None,
-        }
+        Link { address: String::new(), state, rtt_ms: None }
     }
 }
 
@@ -59,10 +52,7 @@ fn name(text: &str) -> Name {
 }
 
 fn asker(role: Role, text: &str) -> Asker {
-    Asker {
-        role,
-        name: name(text),
-    }
+    Asker { role, name: name(text) }
 }
 
 fn client() -> Asker {
@@ -93,41 +83,18 @@ impl World {
         let shown = Arc::clone(&seconds);
         let clock = Arc::new(move || {
             let seconds = shown.load(Ordering::SeqCst);
-            (
-                Time::from_micros(seconds * 1_000_000),
-                1_700_000_000_000 + seconds * 1_000,
-            )
+            (Time::from_micros(seconds * 1_000_000), 1_700_000_000_000 + seconds * 1_000)
         });
         let session: Arc<dyn Session> = Arc::clone(&told) as Arc<dyn Session>;
-        Self {
-            jobs: Jobs::start(opened, key, clock, session),
-            told,
-            seconds,
-        }
+        Self { jobs: Jobs::start(opened, key, clock, session), told, seconds }
     }
 
     async fn admit(&self, node: &str, labels: &[(&str, &str)]) -> Admission {
-        let labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let applicant = Applicant {
-            name: name(node),
-            labels,
-            store: [1; 16],
-            boot: 1,
-        };
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let applicant = Applicant { name: name(node), labels, store: [1; 16], boot: 1 };
         let admission = self.jobs.admit(applicant).await.unwrap().unwrap();
-        let Admission {
-            incarnation,
-            new_store,
-        } = admission;
-        self.input(Input::NodeUp {
-            node: name(node),
-            incarnation,
-            new_store,
-        })
-        .await;
+        let Admission { incarnation, new_store } = admission;
+        self.input(Input::NodeUp { node: name(node), incarnation, new_store }).await;
         admission
     }
 
@@ -144,16 +111,7 @@ impl World {
 
     async fn create(&self, key: u8, dimensions: Dimensions) -> Result<SignedJob, Refusal> {
         let dimensions = Box::new(dimensions);
-        match self
-            .ask(
-                &client(),
-                Request::Create {
-                    key: [key; 16],
-                    dimensions,
-                },
-            )
-            .await
-        {
+        match self.ask(&client(), Request::Create { key: [key; 16], dimensions }).await {
             Reply::Created(object) => Ok(*object),
             Reply::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -177,40 +135,21 @@ impl World {
     }
 
     async fn watch(&self, job: JobId) -> Watcher {
-        match self
-            .jobs
-            .handle(&client(), Request::Watch(JobRef::Id(job)))
-            .await
-            .unwrap()
-        {
+        match self.jobs.handle(&client(), Request::Watch(JobRef::Id(job))).await.unwrap() {
             Answer::Watch(watcher) => watcher,
             Answer::Reply(reply) => panic!("{reply:?}"),
         }
     }
 
     async fn report(&self, node: &str, job: JobId, phase: Phase, bytes: u64) {
-        let report = Report {
-            phase,
-            bytes,
-            rate_bps: 1,
-            upstreams: Vec::new(),
-        };
-        self.input(Input::Report {
-            node: name(node),
-            incarnation: 1,
-            job,
-            report,
-        })
-        .await;
+        let report = Report { phase, bytes, rate_bps: 1, upstreams: Vec::new() };
+        self.input(Input::Report { node: name(node), incarnation: 1, job, report }).await;
     }
 }
 
 fn job_of(object: &SignedJob) -> JobId {
     let key = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
-    let public = ring::signature::KeyPair::public_key(&key)
-        .as_ref()
-        .try_into()
-        .unwrap();
+    let public = ring::signature::KeyPair::public_key(&key).as_ref().try_into().unwrap();
     object.open(&public).unwrap().id
 }
 
@@ -232,22 +171,10 @@ async fn a_job_is_created_reported_closed_and_kept() {
     let world = World::open(dir.path()).await;
     world.admit("a", &[]).await;
     let job = job_of(&world.create(1, dimensions("j", "all")).await.unwrap());
-    let order = world
-        .told
-        .orders
-        .lock()
-        .unwrap()
-        .get(&(name("a"), job))
-        .cloned();
+    let order = world.told.orders.lock().unwrap().get(&(name("a"), job)).cloned();
     assert!(matches!(order, Some(Assign::Open(_))), "{order:?}");
     let watcher = world.watch(job).await;
-    world
-        .input(Input::Content {
-            job,
-            bytes: 100,
-            end: end(),
-        })
-        .await;
+    world.input(Input::Content { job, bytes: 100, end: end() }).await;
     world.report("a", job, Phase::Receiving, 50).await;
     world.report("a", job, Phase::Complete, 100).await;
     let bodies: Vec<Arc<Event>> = events(watcher).await;
@@ -260,20 +187,8 @@ async fn a_job_is_created_reported_closed_and_kept() {
     });
     let kinds: Vec<&str> = kinds.filter(|kind| *kind != "progress").collect();
     let complete = NodeJobState::Complete.as_str();
-    assert_eq!(
-        kinds,
-        [
-            "created",
-            "receiving",
-            complete,
-            "quorum",
-            JobState::Complete.as_str()
-        ]
-    );
-    assert_eq!(
-        *world.told.closed.lock().unwrap(),
-        [(job, JobState::Complete)]
-    );
+    assert_eq!(kinds, ["created", "receiving", complete, "quorum", JobState::Complete.as_str()]);
+    assert_eq!(*world.told.closed.lock().unwrap(), [(job, JobState::Complete)]);
 
     // As after a kill: what a watcher was told stands in the files as they are now.
     let copy = tempfile::tempdir().unwrap();
@@ -281,16 +196,11 @@ async fn a_job_is_created_reported_closed_and_kept() {
         std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
     }
     let after = World::open(copy.path()).await;
-    let (before, after_view) = (
-        world.view(&client(), "j").await.unwrap(),
-        after.view(&client(), "j").await.unwrap(),
-    );
+    let (before, after_view) =
+        (world.view(&client(), "j").await.unwrap(), after.view(&client(), "j").await.unwrap());
     assert_eq!(after_view.state, JobState::Complete);
     assert_eq!(after_view.closed_at, before.closed_at);
-    assert_eq!(
-        after_view.nodes[0].completed_at,
-        before.nodes[0].completed_at
-    );
+    assert_eq!(after_view.nodes[0].completed_at, before.nodes[0].completed_at);
     let late: Vec<Arc<Event>> = events(after.watch(job).await).await;
     assert!(matches!(late[0].body, EventBody::Created));
     assert!(matches!(&late[1].body, EventBody::Closed(view) if view.state == JobState::Complete));
@@ -315,23 +225,9 @@ async fn a_clean_stop_keeps_open_jobs_and_time() {
     assert!(world.jobs.epoch() > epoch);
     let job = job_of(&object);
     assert_eq!(world.jobs.open_jobs(), [job]);
-    assert_eq!(
-        world.create(1, dimensions("j", "all")).await,
-        Ok(object),
-        "under the same key"
-    );
-    assert_eq!(
-        world.admit("a", &[]).await,
-        first,
-        "the same store and boot"
-    );
-    world
-        .input(Input::Content {
-            job,
-            bytes: 100,
-            end: end(),
-        })
-        .await;
+    assert_eq!(world.create(1, dimensions("j", "all")).await, Ok(object), "under the same key");
+    assert_eq!(world.admit("a", &[]).await, first, "the same store and boot");
+    world.input(Input::Content { job, bytes: 100, end: end() }).await;
     world.seconds.store(19, Ordering::SeqCst);
     world.input(Input::Tick).await;
     world.view(&client(), "j").await;
@@ -339,11 +235,7 @@ async fn a_clean_stop_keeps_open_jobs_and_time() {
     world.seconds.store(20, Ordering::SeqCst);
     world.input(Input::Tick).await;
     world.view(&client(), "j").await;
-    assert_eq!(
-        *world.told.queries.lock().unwrap(),
-        [(name("a"), job)],
-        "40 s had passed before"
-    );
+    assert_eq!(*world.told.queries.lock().unwrap(), [(name("a"), job)], "40 s had passed before");
 }
 
 #[tokio::test]
@@ -351,47 +243,22 @@ async fn a_creation_that_cannot_be_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::open(dir.path()).await;
     let (kind, text) = world.refusal(1, dimensions("j", "all")).await;
-    assert!(
-        kind == RefusalKind::Cannot && text.contains("no node was ever admitted"),
-        "{text}"
-    );
+    assert!(kind == RefusalKind::Cannot && text.contains("no node was ever admitted"), "{text}");
     world.admit("a", &[("site", "eu")]).await;
     world.admit("b", &[("site", "us")]).await;
-    let cases = [
-        ("a,zz", "unknown node zz"),
-        ("site=xx", "no node matches --to site=xx"),
-    ];
+    let cases = [("a,zz", "unknown node zz"), ("site=xx", "no node matches --to site=xx")];
     for (to, expected) in cases {
         let (kind, text) = world.refusal(1, dimensions("j", to)).await;
-        assert!(
-            kind == RefusalKind::Cannot && text.contains(expected),
-            "{text}"
-        );
+        assert!(kind == RefusalKind::Cannot && text.contains(expected), "{text}");
     }
     let object = world.create(1, dimensions("j", "site=us")).await.unwrap();
     let view = world.view(&client(), "j").await.unwrap();
-    assert_eq!(
-        view.nodes
-            .iter()
-            .map(|node| node.name.as_str())
-            .collect::<Vec<_>>(),
-        ["b"]
-    );
-    assert_eq!(
-        world.create(1, dimensions("j", "all")).await.as_ref(),
-        Ok(&object)
-    );
+    assert_eq!(view.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(world.create(1, dimensions("j", "all")).await.as_ref(), Ok(&object));
     let (_, text) = world.refusal(2, dimensions("j", "all")).await;
-    assert!(
-        text.contains("name j is taken") && text.contains(&view.id),
-        "{text}"
-    );
+    assert!(text.contains("name j is taken") && text.contains(&view.id), "{text}");
     let unnamed = job_of(&world.create(3, dimensions("", "all")).await.unwrap());
-    let made_up = world
-        .view(&client(), &unnamed.to_string())
-        .await
-        .unwrap()
-        .name;
+    let made_up = world.view(&client(), &unnamed.to_string()).await.unwrap().name;
     assert!(made_up.starts_with("job-"), "{made_up}");
 }
 
@@ -413,54 +280,28 @@ async fn everybody_gets_what_is_theirs() {
         Request::Cancel(by_id()),
         Request::Remove(by_id()),
         Request::Watch(by_id()),
-        Request::Fail {
-            job,
-            reason: "x".into(),
-        },
+        Request::Fail { job, reason: "x".into() },
     ];
     for request in foreign {
         let reply = world.ask(&stranger, request).await;
-        assert!(
-            matches!(&reply, Reply::Refused(r) if r.text.contains("unknown job")),
-            "{reply:?}"
-        );
+        assert!(matches!(&reply, Reply::Refused(r) if r.text.contains("unknown job")), "{reply:?}");
     }
     let rights =
         |reply: &Reply| matches!(reply, Reply::Refused(r) if r.kind == RefusalKind::Rights);
     assert!(rights(&world.ask(&node("a"), Request::Jobs).await));
-    assert!(rights(
-        &world.ask(&client(), Request::ForgetNode(name("a"))).await
-    ));
+    assert!(rights(&world.ask(&client(), Request::ForgetNode(name("a"))).await));
 
     let hash = world.jobs.head(job).unwrap().servers.hash();
     let servers = || Request::Servers { job, hash };
-    assert!(matches!(
-        world.ask(&node("a"), servers()).await,
-        Reply::Servers(_)
-    ));
-    assert!(
-        matches!(world.ask(&node("b"), servers()).await, Reply::Refused(_)),
-        "not its job"
-    );
-    let other = Request::Servers {
-        job,
-        hash: Hash([0; 32]),
-    };
-    assert!(matches!(
-        world.ask(&node("a"), other).await,
-        Reply::Refused(_)
-    ));
-    assert_eq!(
-        world.ask(&operator, Request::Cancel(by_id())).await,
-        Reply::Done
-    );
+    assert!(matches!(world.ask(&node("a"), servers()).await, Reply::Servers(_)));
+    assert!(matches!(world.ask(&node("b"), servers()).await, Reply::Refused(_)), "not its job");
+    let other = Request::Servers { job, hash: Hash([0; 32]) };
+    assert!(matches!(world.ask(&node("a"), other).await, Reply::Refused(_)));
+    assert_eq!(world.ask(&operator, Request::Cancel(by_id())).await, Reply::Done);
     let view = world.view(&client(), "j").await.unwrap();
     assert_eq!(view.reason.as_deref(), Some("cancelled by o"));
     assert_eq!(*world.told.drops.lock().unwrap(), [job]);
-    assert_eq!(
-        world.ask(&client(), Request::Remove(by_id())).await,
-        Reply::Done
-    );
+    assert_eq!(world.ask(&client(), Request::Remove(by_id())).await, Reply::Done);
     assert!(world.view(&operator, "j").await.is_none());
 }
 
@@ -484,34 +325,15 @@ async fn incarnations_rise_and_labels_select() {
         ("a", 1, 1, true),
     ];
     for (node, store, boot, new_store) in starts {
-        let admitted = world
-            .jobs
-            .admit(hello(node, store, boot))
-            .await
-            .unwrap()
-            .unwrap();
+        let admitted = world.jobs.admit(hello(node, store, boot)).await.unwrap().unwrap();
         assert!(admitted.incarnation > last, "{node} {store} {boot}");
         assert_eq!(admitted.new_store, new_store, "{node} {store} {boot}");
-        let again = world
-            .jobs
-            .admit(hello(node, store, boot))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            again,
-            Admission {
-                incarnation: admitted.incarnation,
-                new_store: false
-            }
-        );
+        let again = world.jobs.admit(hello(node, store, boot)).await.unwrap().unwrap();
+        assert_eq!(again, Admission { incarnation: admitted.incarnation, new_store: false });
         last = admitted.incarnation;
     }
     let labels = vec![("site".to_owned(), "eu".to_owned())];
-    let label = |node| Request::LabelNode {
-        node: name(node),
-        labels: labels.clone(),
-    };
+    let label = |node| Request::LabelNode { node: name(node), labels: labels.clone() };
     assert_eq!(world.ask(&operator, label("a")).await, Reply::Done);
     let unknown = world.ask(&operator, label("zz")).await;
     assert!(matches!(&unknown, Reply::Refused(r) if r.text.contains("unknown node zz")));
@@ -520,33 +342,19 @@ async fn incarnations_rise_and_labels_select() {
     world.told.up.lock().unwrap().push(name("a"));
     let forget = || Request::ForgetNode(name("a"));
     let refused = world.ask(&operator, forget()).await;
-    assert!(
-        matches!(&refused, Reply::Refused(r) if r.text.contains("connected")),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Reply::Refused(r) if r.text.contains("connected")), "{refused:?}");
     world.told.up.lock().unwrap().clear();
     assert_eq!(world.ask(&operator, forget()).await, Reply::Done);
     let (_, text) = world.refusal(2, dimensions("k", "a")).await;
     assert!(text.contains("unknown node a"), "{text}");
-    let Reply::Nodes(nodes) = world.ask(&operator, Request::Nodes).await else {
-        panic!()
-    };
-    assert_eq!(
-        nodes
-            .iter()
-            .map(|node| node.name.as_str())
-            .collect::<Vec<_>>(),
-        ["b"]
-    );
+    let Reply::Nodes(nodes) = world.ask(&operator, Request::Nodes).await else { panic!() };
+    assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["b"]);
 
     world.jobs.close().await;
     drop(world);
     let world = World::open(dir.path()).await;
     let admitted = world.jobs.admit(hello("a", 1, 1)).await.unwrap().unwrap();
-    assert!(
-        admitted.incarnation > last,
-        "also when it was forgotten, and over a restart"
-    );
+    assert!(admitted.incarnation > last, "also when it was forgotten, and over a restart");
 }
 
 #[tokio::test]
@@ -557,21 +365,12 @@ async fn a_ledger_that_cannot_be_written_stops_everything() {
     let file = dir.path().join(crate::ledger::LEDGER_FILE);
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
     let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    sqlx::query("DROP TABLE jobs")
-        .execute(&mut other)
-        .await
-        .unwrap();
+    sqlx::query("DROP TABLE jobs").execute(&mut other).await.unwrap();
     let dimensions = Box::new(dimensions("j", "all"));
-    let create = Request::Create {
-        key: [1; 16],
-        dimensions,
-    };
+    let create = Request::Create { key: [1; 16], dimensions };
     assert!(world.jobs.handle(&client(), create).await.is_err());
     assert!(matches!(world.jobs.failed().await, LedgerError::Write(_)));
-    assert!(
-        world.told.orders.lock().unwrap().is_empty(),
-        "nobody was told of the job"
-    );
+    assert!(world.told.orders.lock().unwrap().is_empty(), "nobody was told of the job");
     assert!(world.jobs.handle(&client(), Request::Jobs).await.is_err());
 }
 

@@ -39,12 +39,7 @@ impl Watcher {
     /// A watcher without events yet, and its queue.
     pub(super) fn new() -> (Self, Arc<Queue>) {
         let queue = Arc::new(Queue::default());
-        (
-            Self {
-                queue: Arc::clone(&queue),
-            },
-            queue,
-        )
+        (Self { queue: Arc::clone(&queue) }, queue)
     }
 
     /// The next event; `None` after `closed`, or if the base stops before.
@@ -55,10 +50,7 @@ impl Watcher {
         loop {
             {
                 let mut pending = self.queue.lock();
-                let next = pending
-                    .events
-                    .pop_front()
-                    .or_else(|| pending.progress.take());
+                let next = pending.events.pop_front().or_else(|| pending.progress.take());
                 if next.is_some() || pending.ended {
                     return next;
                 }
@@ -115,10 +107,7 @@ pub(super) struct Watchers {
 
 impl Watchers {
     pub(super) fn add(&mut self, job: JobId, queue: &Arc<Queue>) {
-        self.by_job
-            .entry(job)
-            .or_default()
-            .push(Arc::downgrade(queue));
+        self.by_job.entry(job).or_default().push(Arc::downgrade(queue));
     }
 
     /// How many there are, after those that are gone are left out.
@@ -138,9 +127,7 @@ impl Watchers {
     pub(super) fn tell(&mut self, job: JobId, event: &Arc<Event>) {
         let last = matches!(event.body, EventBody::Closed(_));
         let watchers = self.by_job.get(&job).into_iter().flatten();
-        watchers
-            .filter_map(Weak::upgrade)
-            .for_each(|queue| queue.push(event));
+        watchers.filter_map(Weak::upgrade).for_each(|queue| queue.push(event));
         if last {
             self.by_job.remove(&job);
         }
@@ -149,8 +136,7 @@ impl Watchers {
     /// Ends all watches: the base stops.
     pub(super) fn end(&mut self) {
         let all = std::mem::take(&mut self.by_job).into_values().flatten();
-        all.filter_map(|watcher| watcher.upgrade())
-            .for_each(|queue| queue.end());
+        all.filter_map(|watcher| watcher.upgrade()).for_each(|queue| queue.end());
     }
 }
 
@@ -161,27 +147,15 @@ mod tests {
     use super::*;
 
     fn event(body: EventBody) -> Arc<Event> {
-        Arc::new(Event {
-            job: "j".to_owned(),
-            at: "t".to_owned(),
-            body,
-        })
+        Arc::new(Event { job: "j".to_owned(), at: "t".to_owned(), body })
     }
 
     fn node(name: &str, state: NodeJobState) -> Arc<Event> {
-        event(EventBody::Node {
-            node: name.to_owned(),
-            state,
-            reason: None,
-        })
+        event(EventBody::Node { node: name.to_owned(), state, reason: None })
     }
 
     fn progress(bytes: u64) -> Arc<Event> {
-        event(EventBody::Progress {
-            size: None,
-            bytes,
-            nodes: Vec::new(),
-        })
+        event(EventBody::Progress { size: None, bytes, nodes: Vec::new() })
     }
 
     async fn drain(watcher: &mut Watcher) -> Vec<EventBody> {
@@ -197,22 +171,14 @@ mod tests {
         let (mut watcher, queue) = Watcher::new();
         queue.push(&event(EventBody::Created));
         (0..5_000).for_each(|bytes| queue.push(&progress(bytes)));
-        for round in [
-            NodeJobState::Receiving,
-            NodeJobState::Unreachable,
-            NodeJobState::Complete,
-        ] {
+        for round in [NodeJobState::Receiving, NodeJobState::Unreachable, NodeJobState::Complete] {
             (0..EVENTS_MAX).for_each(|n| queue.push(&node(&format!("n{n}"), round)));
         }
         queue.push(&event(EventBody::Quorum));
         queue.end();
         let bodies = drain(&mut watcher).await;
         assert_eq!(bodies.first(), Some(&EventBody::Created));
-        assert_eq!(
-            bodies.last(),
-            Some(&progress(4_999).body),
-            "only the newest"
-        );
+        assert_eq!(bodies.last(), Some(&progress(4_999).body), "only the newest");
         for n in 0..EVENTS_MAX {
             let name = format!("n{n}");
             let last = bodies

@@ -101,13 +101,7 @@ pub(super) struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     pub(super) const fn of(scan: &'a Scan) -> Self {
-        Self {
-            scan,
-            from: i64::MIN,
-            rows: PAGE_ROWS,
-            backward: false,
-            broken: None,
-        }
+        Self { scan, from: i64::MIN, rows: PAGE_ROWS, backward: false, broken: None }
     }
 
     /// The next rows; none at the end.
@@ -117,11 +111,7 @@ impl<'a> Pages<'a> {
         damage: &mut Damage,
     ) -> Vec<SqliteRow> {
         loop {
-            let sql = if self.backward {
-                self.scan.backward
-            } else {
-                self.scan.forward
-            };
+            let sql = if self.backward { self.scan.backward } else { self.scan.forward };
             let query = sqlx::query(sql).bind(self.from).bind(self.rows);
             match query.fetch_all(&mut *conn).await {
                 Ok(rows) => {
@@ -174,14 +164,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, damage: &mut Damage) -> Lo
         match lists.get(&job.head.servers) {
             Some(list) => {
                 let head = job.head.with_servers(job.id, Arc::clone(list));
-                rows.insert(
-                    job.id,
-                    Row {
-                        head,
-                        status: job.status,
-                        nodes: Vec::new(),
-                    },
-                );
+                rows.insert(job.id, Row { head, status: job.status, nodes: Vec::new() });
             }
             None => damage.add_lossy(format!("job {}: its server list is lost", job.id)),
         }
@@ -218,9 +201,7 @@ async fn load_meta(conn: &mut SqliteConnection, damage: &mut Damage, loaded: &mu
 
 pub(super) fn read_meta(row: &SqliteRow) -> Result<(String, u64), String> {
     let key: String = text(row, "key")?;
-    let value: i64 = row
-        .try_get("value")
-        .map_err(|error| format!("number {key:?}: {error}"))?;
+    let value: i64 = row.try_get("value").map_err(|error| format!("number {key:?}: {error}"))?;
     let sum = blob(row, "sum")?;
     let body = shared::wire::codec::encode(&value);
     if !stored::is_whole(Key::Meta(&key), &body, &sum) {
@@ -361,19 +342,12 @@ pub(super) fn read_line(row: &SqliteRow) -> Result<(Name, shared::table::NodeRec
     let node = text(row, "node")?;
     let of_line = |error: String| format!("job {id}, node {node:?}: {error}");
     let name = Name::new(node.clone()).map_err(|error| of_line(error.to_string()))?;
-    let record = stored::unseal(
-        Key::Line(&id.0, &node),
-        &blob(row, "body")?,
-        &blob(row, "sum")?,
-    );
+    let record = stored::unseal(Key::Line(&id.0, &node), &blob(row, "body")?, &blob(row, "sum")?);
     record.map(|record| (name, record)).map_err(of_line)
 }
 
 fn job_id(bytes: &[u8]) -> Result<JobId, String> {
-    bytes
-        .try_into()
-        .map(JobId)
-        .map_err(|_length| format!("{bytes:02x?} is no job id"))
+    bytes.try_into().map(JobId).map_err(|_length| format!("{bytes:02x?} is no job id"))
 }
 
 fn text(row: &SqliteRow, column: &str) -> Result<String, String> {

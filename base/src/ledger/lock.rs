@@ -40,15 +40,8 @@ impl DataLock {
     /// # Errors
     /// [`LockError::InUse`] if another process holds it, [`LockError::Io`].
     pub fn take(dir: &Path) -> Result<Self, LockError> {
-        let failed = |source: io::Error| LockError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(failed)?;
+        let failed = |source: io::Error| LockError::Io { dir: dir.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
         let file = options.open(dir.join(LOCK_FILE)).map_err(failed)?;

@@ -143,34 +143,14 @@ impl Ledger {
         let mut damage = Damage::default();
         let mut conn = open_whole(&path, wall_ms, &mut damage).await?;
         let loaded = load::load(&mut conn, &mut damage).await;
-        let epoch = loaded
-            .epoch
-            .unwrap_or(0)
-            .saturating_add(1)
-            .max(wall_ms / 1_000);
-        start(&mut conn, epoch, &loaded)
-            .await
-            .map_err(|error| LedgerError::Write(error.into()))?;
+        let epoch = loaded.epoch.unwrap_or(0).saturating_add(1).max(wall_ms / 1_000);
+        start(&mut conn, epoch, &loaded).await.map_err(|error| LedgerError::Write(error.into()))?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let mut writer = JoinSet::new();
         writer.spawn(serve(conn, queue));
-        let ledger = Self {
-            epoch,
-            commands,
-            _lock: lock,
-            writer: Mutex::new(writer),
-        };
-        let Loaded {
-            restored,
-            nodes,
-            epoch: _,
-        } = loaded;
-        Ok(Opened {
-            ledger,
-            restored,
-            nodes,
-            damage: damage.into_texts(),
-        })
+        let ledger = Self { epoch, commands, _lock: lock, writer: Mutex::new(writer) };
+        let Loaded { restored, nodes, epoch: _ } = loaded;
+        Ok(Opened { ledger, restored, nodes, damage: damage.into_texts() })
     }
 
     /// Counts the starts of the base: greater than at every earlier start.
@@ -189,10 +169,7 @@ impl Ledger {
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), LedgerError> {
         let (done, result) = oneshot::channel();
         let command = Command::Commit { writes, done };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_gone| LedgerError::Closed)?;
+        self.commands.send(command).await.map_err(|_gone| LedgerError::Closed)?;
         result.await.unwrap_or(Err(LedgerError::Closed))
     }
 
@@ -208,10 +185,7 @@ impl Ledger {
     ) -> Result<Option<Row>, LedgerError> {
         let (found, result) = oneshot::channel();
         let command = Command::Find { job, client, found };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_gone| LedgerError::Closed)?;
+        self.commands.send(command).await.map_err(|_gone| LedgerError::Closed)?;
         result.await.unwrap_or(Err(LedgerError::Closed))
     }
 
@@ -259,9 +233,7 @@ async fn open_whole(
     migrate(&fresh, &mut new).await?;
     let failed = |error: sqlx::Error| LedgerError::Write(Arc::new(error));
     let mut all = new.begin().await.map_err(failed)?;
-    salvage::copy(&mut conn, &mut all, damage)
-        .await
-        .map_err(failed)?;
+    salvage::copy(&mut conn, &mut all, damage).await.map_err(failed)?;
     all.commit().await.map_err(failed)?;
     // Closing writes the log back into the file, so that moving the file moves everything.
     new.close().await.map_err(failed)?;
@@ -295,30 +267,21 @@ fn move_aside(path: &Path, aside: &Path, fresh: &Path) -> io::Result<()> {
 
 /// Whether the file's structure is whole; what is not is named.
 async fn check(conn: &mut SqliteConnection, damage: &mut Damage) -> bool {
-    let rows = sqlx::query("PRAGMA integrity_check(10)")
-        .fetch_all(conn)
-        .await;
+    let rows = sqlx::query("PRAGMA integrity_check(10)").fetch_all(conn).await;
     let texts: Vec<String> = match rows {
         Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
         Err(error) => vec![error.to_string()],
     };
     let whole = texts.iter().all(|text| text == "ok");
     if !whole {
-        texts
-            .into_iter()
-            .for_each(|text| damage.add(format!("file structure: {text}")));
+        texts.into_iter().for_each(|text| damage.add(format!("file structure: {text}")));
     }
     whole
 }
 
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), LedgerError> {
-    let result = sqlx::migrate!("src/ledger/migrations")
-        .run_direct(None, conn, false)
-        .await;
-    result.map_err(|source| LedgerError::Migrate {
-        path: path.to_owned(),
-        source: source.into(),
-    })
+    let result = sqlx::migrate!("src/ledger/migrations").run_direct(None, conn, false).await;
+    result.map_err(|source| LedgerError::Migrate { path: path.to_owned(), source: source.into() })
 }
 
 /// Notes the start, and drops lists that no job refers to.
@@ -359,11 +322,7 @@ async fn serve(mut conn: SqliteConnection, mut queue: mpsc::Receiver<Command>) {
                 next = queue.try_recv().ok();
             }
         }
-        let result = if waiting.is_empty() {
-            Ok(())
-        } else {
-            commit(&mut conn, &writes).await
-        };
+        let result = if waiting.is_empty() { Ok(()) } else { commit(&mut conn, &writes).await };
         let result = result.map_err(|error| LedgerError::Write(Arc::new(error)));
         for done in waiting {
             drop(done.send(result.clone()));
@@ -413,22 +372,11 @@ async fn find(
     let damaged = |text: String| sqlx::Error::Protocol(text);
     let job = load::read_job(&row).map_err(damaged)?;
     let list = sqlx::query("SELECT hash, names FROM lists WHERE hash = $1");
-    let list = list
-        .bind(job.head.servers.0.to_vec())
-        .fetch_one(&mut *conn)
-        .await?;
+    let list = list.bind(job.head.servers.0.to_vec()).fetch_one(&mut *conn).await?;
     let servers = Arc::new(load::read_list(&list).map_err(damaged)?);
     let lines = sqlx::query("SELECT job, node, body, sum FROM lines WHERE job = $1");
     let lines = lines.bind(job.id.0.to_vec()).fetch_all(&mut *conn).await?;
-    let nodes = lines
-        .iter()
-        .map(load::read_line)
-        .collect::<Result<_, _>>()
-        .map_err(damaged)?;
+    let nodes = lines.iter().map(load::read_line).collect::<Result<_, _>>().map_err(damaged)?;
     let head = job.head.with_servers(job.id, servers);
-    Ok(Some(Row {
-        head,
-        status: job.status,
-        nodes,
-    }))
+    Ok(Some(Row { head, status: job.status, nodes }))
 }

@@ -15,13 +15,7 @@ pub(super) async fn copy(
     to: &mut SqliteConnection,
     damage: &mut Damage,
 ) -> Result<(), sqlx::Error> {
-    for scan in [
-        &load::META,
-        &load::NODES,
-        &load::LISTS,
-        &load::JOBS,
-        &load::LINES,
-    ] {
+    for scan in [&load::META, &load::NODES, &load::LISTS, &load::JOBS, &load::LINES] {
         let mut pages = Pages::of(scan);
         loop {
             let rows = pages.next(from, damage).await;
@@ -59,13 +53,8 @@ async fn put(scan: &Scan, row: &SqliteRow, to: &mut SqliteConnection) -> Result<
             let query = sqlx::query(PUT_META).bind(text("key")?);
             query.bind(number("value")?).bind(blob("sum")?)
         }
-        "nodes" => sqlx::query(PUT_NODE)
-            .bind(text("name")?)
-            .bind(blob("body")?)
-            .bind(blob("sum")?),
-        "lists" => sqlx::query(PUT_LIST)
-            .bind(blob("hash")?)
-            .bind(blob("names")?),
+        "nodes" => sqlx::query(PUT_NODE).bind(text("name")?).bind(blob("body")?).bind(blob("sum")?),
+        "lists" => sqlx::query(PUT_LIST).bind(blob("hash")?).bind(blob("names")?),
         "jobs" => {
             let query = sqlx::query(PUT_JOB).bind(blob("id")?);
             let query = query.bind(text("client")?).bind(text("name")?);

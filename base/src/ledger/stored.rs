@@ -103,10 +103,7 @@ struct StoredNode {
 
 pub(super) fn seal_node(row: &NodeRow) -> Sealed {
     let pairs = |labels: &BTreeMap<String, String>| {
-        labels
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let stored = StoredNode {
         cert_labels: pairs(&row.cert_labels),

@@ -58,10 +58,7 @@ fn head(number: u8, job_name: &str, client: &str, nodes: &[&str]) -> Head {
 
 fn created(head: &Head) -> Write {
     let status = Status::new(Some(100));
-    Write::Transition(Transition::Created(
-        Box::new(head.clone()),
-        Box::new(status),
-    ))
+    Write::Transition(Transition::Created(Box::new(head.clone()), Box::new(status)))
 }
 
 fn closed(head: &Head, us: u64) -> (Status, Write) {
@@ -106,15 +103,8 @@ fn node(text: &str) -> NodeRow {
 /// for the first time if it is the name of a number: what comes later is an index.
 fn flip(path: &Path, text: &[u8]) {
     let mut bytes = std::fs::read(path).unwrap();
-    let mut places = bytes
-        .windows(text.len())
-        .enumerate()
-        .filter(|(_, place)| *place == text);
-    let at = if text == b"epoch" {
-        places.next()
-    } else {
-        places.next_back()
-    };
+    let mut places = bytes.windows(text.len()).enumerate().filter(|(_, place)| *place == text);
+    let at = if text == b"epoch" { places.next() } else { places.next_back() };
     let (at, _) = at.unwrap();
     bytes[at] ^= 1;
     std::fs::write(path, bytes).unwrap();
@@ -129,20 +119,11 @@ async fn write(dir: &Path, writes: Vec<Write>) {
 #[tokio::test]
 async fn what_was_committed_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (
-        head(1, "one", "t", &["a", "b"]),
-        head(2, "two", "u", &["a", "b"]),
-    );
+    let (one, two) = (head(1, "one", "t", &["a", "b"]), head(2, "two", "u", &["a", "b"]));
     let gone = head(3, "gone", "u", &["c"]);
     let (status, close) = closed(&two, 50);
     let (kept_line, put_line) = line(&two, "a");
-    let mut writes = vec![
-        created(&one),
-        created(&two),
-        created(&gone),
-        close,
-        put_line,
-    ];
+    let mut writes = vec![created(&one), created(&two), created(&gone), close, put_line];
     writes.extend([line(&gone, "c").1, Write::Node(node("a"))]);
     writes.push(Write::Transition(Transition::Forgotten(gone.id)));
     writes.push(Write::Transition(Transition::Clock(77)));
@@ -152,29 +133,12 @@ async fn what_was_committed_is_there_after_a_restart() {
     let opened = Ledger::open(dir.path(), 1_000).await.unwrap();
     assert_eq!(opened.damage, [""; 0]);
     assert_eq!(opened.nodes, BTreeMap::from([(name("a"), node("a"))]));
-    assert_eq!(
-        opened.nodes[&name("a")].labels()["site"],
-        "us",
-        "the operator's word wins"
-    );
+    assert_eq!(opened.nodes[&name("a")].labels()["site"], "us", "the operator's word wins");
     let rows = vec![
-        Row {
-            head: one,
-            status: Status::new(Some(100)),
-            nodes: Vec::new(),
-        },
-        Row {
-            head: two,
-            status,
-            nodes: vec![kept_line],
-        },
+        Row { head: one, status: Status::new(Some(100)), nodes: Vec::new() },
+        Row { head: two, status, nodes: vec![kept_line] },
     ];
-    let restored = Restored {
-        rows,
-        archived: Vec::new(),
-        clock_us: 77,
-        lossy: false,
-    };
+    let restored = Restored { rows, archived: Vec::new(), clock_us: 77, lossy: false };
     assert_eq!(opened.restored, restored);
 }
 
@@ -190,10 +154,7 @@ async fn the_epoch_rises_at_each_start_whatever_the_clock_says() {
     }
     let fresh = tempfile::tempdir().unwrap();
     let opened = Ledger::open(fresh.path(), 10_000_000).await.unwrap();
-    assert!(
-        opened.ledger.epoch() > last,
-        "a lost data folder does not lower it"
-    );
+    assert!(opened.ledger.epoch() > last, "a lost data folder does not lower it");
 }
 
 #[tokio::test]
@@ -215,35 +176,18 @@ async fn a_flipped_byte_is_named_and_its_row_not_used() {
     let mut missing_epoch = 0;
     let cases: [(&[u8], &str, bool); 7] = [
         // (what is hit, what is named, whether jobs may be missing)
-        (
-            b"b is missing",
-            "job 02020202-0202-0202-0202-020202020202: its status",
-            true,
-        ),
-        (
-            &two.key,
-            "job 02020202-0202-0202-0202-020202020202: its head",
-            true,
-        ),
+        (b"b is missing", "job 02020202-0202-0202-0202-020202020202: its status", true),
+        (&two.key, "job 02020202-0202-0202-0202-020202020202: its head", true),
         // Only an index has it last: the rows are whole.
         (&two.id.0, "file structure: ", true),
         (b"eu", "node \"n1\"", false),
-        (
-            b"other",
-            "job 01010101-0101-0101-0101-010101010101, node \"a\"",
-            false,
-        ),
+        (b"other", "job 01010101-0101-0101-0101-010101010101, node \"a\"", false),
         (b"\x01b", "server list", true),
         (b"epoch", "number \"dpoch\"", true),
     ];
     for (text, named, lossy) in cases {
         let dir = tempfile::tempdir().unwrap();
-        let all = vec![
-            created(&one),
-            created(&two),
-            close.clone(),
-            line(&one, "a").1,
-        ];
+        let all = vec![created(&one), created(&two), close.clone(), line(&one, "a").1];
         write(dir.path(), [all, vec![Write::Node(node("n1"))]].concat()).await;
         flip(&dir.path().join(LEDGER_FILE), text);
         let opened = Ledger::open(dir.path(), 9_000_000).await.unwrap();
@@ -252,11 +196,7 @@ async fn a_flipped_byte_is_named_and_its_row_not_used() {
         assert_eq!(opened.restored.lossy, lossy, "{damage}");
         let lost_job = named.contains("02020202") || named == "server list";
         let lost_node = named.contains("n1");
-        assert_eq!(
-            opened.restored.rows.len(),
-            2 - usize::from(lost_job),
-            "{damage}"
-        );
+        assert_eq!(opened.restored.rows.len(), 2 - usize::from(lost_job), "{damage}");
         assert_eq!(opened.nodes.len(), 1 - usize::from(lost_node), "{damage}");
         missing_epoch = opened.ledger.epoch();
         opened.ledger.close().await;
@@ -264,10 +204,7 @@ async fn a_flipped_byte_is_named_and_its_row_not_used() {
         let again = Ledger::open(dir.path(), 9_000_000).await.unwrap();
         assert_eq!(again.restored.lossy, lossy, "remembered");
     }
-    assert_eq!(
-        missing_epoch, 9_000,
-        "by the clock, since the last one is not known"
-    );
+    assert_eq!(missing_epoch, 9_000, "by the clock, since the last one is not known");
 }
 
 #[tokio::test]
@@ -276,11 +213,7 @@ async fn a_broken_page_costs_what_is_on_it() {
     let path = dir.path().join(LEDGER_FILE);
     let one = head(1, "one", "t", &["a"]);
     let nodes: Vec<NodeRow> = (0..1_000).map(|n| node(&format!("node-{n:04}"))).collect();
-    let writes = nodes
-        .iter()
-        .cloned()
-        .map(Write::Node)
-        .chain([created(&one)]);
+    let writes = nodes.iter().cloned().map(Write::Node).chain([created(&one)]);
     write(dir.path(), writes.collect()).await;
     let mut bytes = std::fs::read(&path).unwrap();
     // A leaf of a table (0x0d) that holds the row, not the index entry beside it.
@@ -291,10 +224,7 @@ async fn a_broken_page_costs_what_is_on_it() {
 
     let opened = Ledger::open(dir.path(), 2_000).await.unwrap();
     let damage = opened.damage.join("\n");
-    assert!(
-        damage.contains("table nodes: ") && damage.contains("sqlite.damaged-2000"),
-        "{damage}"
-    );
+    assert!(damage.contains("table nodes: ") && damage.contains("sqlite.damaged-2000"), "{damage}");
     assert!(path.with_extension("sqlite.damaged-2000").exists());
     assert_eq!(opened.restored.rows.len(), 1);
     assert!(opened.restored.lossy);
@@ -303,11 +233,7 @@ async fn a_broken_page_costs_what_is_on_it() {
     assert!(!opened.nodes.contains_key(&name("node-0500")));
     assert!(opened.nodes.contains_key(&name("node-0000")));
     assert!(opened.nodes.contains_key(&name("node-0999")));
-    opened
-        .ledger
-        .commit(vec![Write::Node(node("new"))])
-        .await
-        .unwrap();
+    opened.ledger.commit(vec![Write::Node(node("new"))]).await.unwrap();
     opened.ledger.close().await;
     drop(opened.ledger);
     let again = Ledger::open(dir.path(), 3_000).await.unwrap();
@@ -323,10 +249,7 @@ async fn what_is_no_ledger_is_refused_and_left_alone() {
     std::fs::write(&path, &garbage).unwrap();
     let error = Ledger::open(dir.path(), 0).await.unwrap_err();
     assert!(matches!(error, LedgerError::Unreadable { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains(&path.display().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), garbage);
 }
 
@@ -335,12 +258,7 @@ async fn jobs_are_found_by_id_and_by_name_of_their_client() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), 0).await.unwrap().ledger;
     let (old, new) = (head(1, "n", "t", &["a"]), head(2, "n", "u", &["a"]));
-    let writes = vec![
-        created(&old),
-        created(&new),
-        closed(&old, 5).1,
-        closed(&new, 6).1,
-    ];
+    let writes = vec![created(&old), created(&new), closed(&old, 5).1, closed(&new, 6).1];
     ledger.commit(writes).await.unwrap();
     ledger.commit(vec![line(&old, "a").1]).await.unwrap();
     let by_name = JobRef::Name(name("n"));
@@ -355,14 +273,8 @@ async fn jobs_are_found_by_id_and_by_name_of_their_client() {
     ];
     for (wanted, client, expected) in cases {
         let found = ledger.find(wanted.clone(), client.map(name)).await.unwrap();
-        assert_eq!(
-            found.as_ref().map(|row| row.head.id),
-            expected,
-            "{wanted} {client:?}"
-        );
-        let lines = found
-            .filter(|row| row.head.id == old.id)
-            .map(|row| row.nodes);
+        assert_eq!(found.as_ref().map(|row| row.head.id), expected, "{wanted} {client:?}");
+        let lines = found.filter(|row| row.head.id == old.id).map(|row| row.nodes);
         assert!(lines.is_none_or(|lines| lines == [line(&old, "a").0]));
     }
 }
@@ -374,18 +286,11 @@ async fn commits_of_many_at_once_are_all_made() {
     let mut all = JoinSet::new();
     for n in 0..200 {
         let ledger = Arc::clone(&ledger);
-        all.spawn(async move {
-            ledger
-                .commit(vec![Write::Node(node(&format!("n{n}")))])
-                .await
-        });
+        all.spawn(async move { ledger.commit(vec![Write::Node(node(&format!("n{n}")))]).await });
     }
     assert!(all.join_all().await.iter().all(Result::is_ok));
     ledger.close().await;
-    assert!(matches!(
-        ledger.commit(Vec::new()).await,
-        Err(LedgerError::Closed)
-    ));
+    assert!(matches!(ledger.commit(Vec::new()).await, Err(LedgerError::Closed)));
     drop(ledger);
     assert_eq!(Ledger::open(dir.path(), 0).await.unwrap().nodes.len(), 200);
 }
@@ -395,10 +300,7 @@ async fn a_write_that_fails_ends_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), 0).await.unwrap().ledger;
     let mut other = connect(&dir.path().join(LEDGER_FILE)).await.unwrap();
-    sqlx::query("DROP TABLE nodes")
-        .execute(&mut other)
-        .await
-        .unwrap();
+    sqlx::query("DROP TABLE nodes").execute(&mut other).await.unwrap();
     let failed = ledger.commit(vec![Write::Node(node("a"))]).await;
     assert!(matches!(failed, Err(LedgerError::Write(_))), "{failed:?}");
     let later = ledger.commit(Vec::new()).await;

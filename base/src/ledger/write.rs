@@ -56,10 +56,7 @@ pub(super) async fn apply(conn: &mut SqliteConnection, write: &Write) -> Result<
     match write {
         Write::Node(row) => {
             let Sealed { body, sum } = seal_node(row);
-            let query = sqlx::query(PUT_NODE)
-                .bind(row.name.as_str())
-                .bind(body)
-                .bind(sum);
+            let query = sqlx::query(PUT_NODE).bind(row.name.as_str()).bind(body).bind(sum);
             query.execute(conn).await.map(drop)
         }
         Write::Transition(Transition::Created(head, status)) => create(conn, head, status).await,
@@ -71,9 +68,7 @@ pub(super) async fn apply(conn: &mut SqliteConnection, write: &Write) -> Result<
         }
         Write::Transition(Transition::Node(id, node, record)) => {
             let Sealed { body, sum } = seal_line(*id, node, record);
-            let query = sqlx::query(PUT_LINE)
-                .bind(id.0.as_slice())
-                .bind(node.as_str());
+            let query = sqlx::query(PUT_LINE).bind(id.0.as_slice()).bind(node.as_str());
             query.bind(body).bind(sum).execute(conn).await.map(drop)
         }
         Write::Transition(Transition::Forgotten(id)) => forget(conn, *id).await,
@@ -93,18 +88,9 @@ async fn create(
     let sealed = seal_head(head, hash);
     let sealed_status = seal_status(head.id, status);
     let query = sqlx::query(PUT_JOB).bind(head.id.0.to_vec());
-    let query = query
-        .bind(head.client.as_str())
-        .bind(head.name.as_str())
-        .bind(hash.0.to_vec());
-    let query = query
-        .bind(sealed.body)
-        .bind(sealed.sum)
-        .bind(status.state.as_str());
-    let query = query
-        .bind(closed_us(status))
-        .bind(sealed_status.body)
-        .bind(sealed_status.sum);
+    let query = query.bind(head.client.as_str()).bind(head.name.as_str()).bind(hash.0.to_vec());
+    let query = query.bind(sealed.body).bind(sealed.sum).bind(status.state.as_str());
+    let query = query.bind(closed_us(status)).bind(sealed_status.body).bind(sealed_status.sum);
     query.execute(conn).await.map(drop)
 }
 
@@ -129,7 +115,5 @@ pub(super) async fn put_meta(
 /// When a job closed, in base time; the largest number while it is open, so that the newest
 /// is the last in order.
 fn closed_us(status: &Status) -> i64 {
-    status
-        .closed_us
-        .map_or(i64::MAX, |us| i64::try_from(us).unwrap_or(i64::MAX))
+    status.closed_us.map_or(i64::MAX, |us| i64::try_from(us).unwrap_or(i64::MAX))
 }

@@ -28,11 +28,7 @@ impl Pki {
     /// Issues into a folder called after the name.
     pub(crate) fn write(&self, request: &Request) -> PathBuf {
         let out = self.dir.path().join(request.name.as_str());
-        self.authority
-            .issue(request, now())
-            .unwrap()
-            .write(&out)
-            .unwrap();
+        self.authority.issue(request, now()).unwrap().write(&out).unwrap();
         out
     }
 

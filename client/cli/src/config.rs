@@ -38,21 +38,14 @@ enum ConfigError {
     #[error("the configuration {path:?} is longer than {FILE_LEN_MAX} bytes")]
     TooLong { path: PathBuf },
     #[error("the configuration {path:?} is not TOML: {reason}")]
-    Syntax {
-        path: PathBuf,
-        reason: Box<toml::de::Error>,
-    },
+    Syntax { path: PathBuf, reason: Box<toml::de::Error> },
     #[error(
         "unknown key {key:?} in the configuration; there is one table for each command, such as \
          [push], and its keys are the flags' names"
     )]
     UnknownKey { key: String },
     #[error("{key:?} in the configuration must be {expected}, not {found}")]
-    Kind {
-        key: String,
-        expected: &'static str,
-        found: &'static str,
-    },
+    Kind { key: String, expected: &'static str, found: &'static str },
 }
 
 impl From<ConfigError> for Failure {
@@ -70,16 +63,11 @@ impl From<ConfigError> for Failure {
 /// [`Failure`] if the configuration file cannot be used. Errors of the command line are
 /// printed and answered.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Failure> {
-    let file = file_named(&arguments)
-        .map(load)
-        .transpose()?
-        .unwrap_or_default();
+    let file = file_named(&arguments).map(load).transpose()?.unwrap_or_default();
     let command = with_file(with_variables(Cli::command()), &file)?;
     let parsed = command.try_get_matches_from(arguments).and_then(|matches| {
         let table = matches.subcommand_name().and_then(|name| file.get(name));
-        let level = table
-            .and_then(|table| table.get(LOG_LEVEL_FLAG))
-            .and_then(Value::as_str);
+        let level = table.and_then(|table| table.get(LOG_LEVEL_FLAG)).and_then(Value::as_str);
         let mut cli = Cli::from_arg_matches(&matches)?;
         cli.log_level = cli.log_level.or_else(|| level.map(str::to_owned));
         Ok(cli)
@@ -89,11 +77,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Failure> {
         Err(error) => {
             // If nobody takes the text, the exit code still says it.
             let _ = error.print();
-            Ok(Parsed::Answered(if error.exit_code() == 0 {
-                Exit::Done
-            } else {
-                Exit::Usage
-            }))
+            Ok(Parsed::Answered(if error.exit_code() == 0 { Exit::Done } else { Exit::Usage }))
         }
     }
 }
@@ -105,9 +89,7 @@ pub(crate) fn variable(flag: &str) -> String {
 
 /// The command with environment variables, as completions and the parser see it.
 pub(crate) fn with_variables(command: clap::Command) -> clap::Command {
-    command
-        .mut_args(add_variable)
-        .mut_subcommands(with_variables)
+    command.mut_args(add_variable).mut_subcommands(with_variables)
 }
 
 fn add_variable(arg: Arg) -> Arg {
@@ -116,11 +98,7 @@ fn add_variable(arg: Arg) -> Arg {
     };
     let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
     let arg = arg.env(name).hide_env(true);
-    if is_flag {
-        arg.value_parser(BoolishValueParser::new())
-    } else {
-        arg
-    }
+    if is_flag { arg.value_parser(BoolishValueParser::new()) } else { arg }
 }
 
 /// The file that flag or environment name. Looked for before parsing, since the file decides
@@ -147,10 +125,9 @@ fn load(path: PathBuf) -> Result<Table, ConfigError> {
     match read {
         Err(reason) => Err(ConfigError::Read { path, reason }),
         Ok(len) if len as u64 > FILE_LEN_MAX => Err(ConfigError::TooLong { path }),
-        Ok(_) => text.parse().map_err(|reason| ConfigError::Syntax {
-            path,
-            reason: Box::new(reason),
-        }),
+        Ok(_) => {
+            text.parse().map_err(|reason| ConfigError::Syntax { path, reason: Box::new(reason) })
+        }
     }
 }
 
@@ -204,15 +181,10 @@ fn with_nested_default(
     name: &str,
     value: &Value,
 ) -> Result<clap::Command, ConfigError> {
-    let holders: Vec<clap::Command> = command
-        .get_subcommands()
-        .filter(|nested| has_flag(nested, name))
-        .cloned()
-        .collect();
+    let holders: Vec<clap::Command> =
+        command.get_subcommands().filter(|nested| has_flag(nested, name)).cloned().collect();
     if holders.is_empty() {
-        return Err(ConfigError::UnknownKey {
-            key: key.to_owned(),
-        });
+        return Err(ConfigError::UnknownKey { key: key.to_owned() });
     }
     for holder in holders {
         let id = holder.get_name().to_owned();
@@ -223,9 +195,7 @@ fn with_nested_default(
 }
 
 fn has_flag(command: &clap::Command, name: &str) -> bool {
-    command
-        .get_arguments()
-        .any(|arg| arg.get_long() == Some(name))
+    command.get_arguments().any(|arg| arg.get_long() == Some(name))
 }
 
 fn with_default(
@@ -234,21 +204,15 @@ fn with_default(
     name: &str,
     value: &Value,
 ) -> Result<clap::Command, ConfigError> {
-    let Some(arg) = command
-        .get_arguments()
-        .find(|arg| arg.get_long() == Some(name))
-    else {
-        return Err(ConfigError::UnknownKey {
-            key: key.to_owned(),
-        });
+    let Some(arg) = command.get_arguments().find(|arg| arg.get_long() == Some(name)) else {
+        return Err(ConfigError::UnknownKey { key: key.to_owned() });
     };
     let values = match (arg.get_action(), value) {
         (ArgAction::SetTrue, Value::Boolean(set)) => vec![set.to_string()],
         (ArgAction::SetTrue, other) => return Err(wrong_kind(key, "true or false", other)),
-        (ArgAction::Append, Value::Array(items)) => items
-            .iter()
-            .map(|item| scalar(key, item))
-            .collect::<Result<_, _>>()?,
+        (ArgAction::Append, Value::Array(items)) => {
+            items.iter().map(|item| scalar(key, item)).collect::<Result<_, _>>()?
+        }
         (_, single) => vec![scalar(key, single)?],
     };
     let id = arg.get_id().clone();
@@ -265,17 +229,11 @@ fn scalar(key: &str, value: &Value) -> Result<String, ConfigError> {
 }
 
 fn as_table<'a>(key: &str, value: &'a Value) -> Result<&'a Table, ConfigError> {
-    value
-        .as_table()
-        .ok_or_else(|| wrong_kind(key, "a table", value))
+    value.as_table().ok_or_else(|| wrong_kind(key, "a table", value))
 }
 
 fn wrong_kind(key: &str, expected: &'static str, found: &Value) -> ConfigError {
-    ConfigError::Kind {
-        key: key.to_owned(),
-        expected,
-        found: found.type_str(),
-    }
+    ConfigError::Kind { key: key.to_owned(), expected, found: found.type_str() }
 }
 
 #[cfg(test)]
@@ -294,9 +252,7 @@ mod tests {
         let file: Table = file.parse().unwrap();
         let command = with_file(Cli::command(), &file).map_err(|error| error.to_string())?;
         let arguments = ["distributary"].iter().chain(arguments);
-        let matches = command
-            .try_get_matches_from(arguments)
-            .map_err(|e| e.to_string())?;
+        let matches = command.try_get_matches_from(arguments).map_err(|e| e.to_string())?;
         Cli::from_arg_matches(&matches).map_err(|error| error.to_string())
     }
 
@@ -312,15 +268,9 @@ mod tests {
         let file = "[push]\nbase = 'file:1'\nquorum = 2\nallow-case = true\nto = ['a', 'k=v']\n";
         let args = push(file, &["push", "x", "--base", "flag:1", "--priority", "9"]);
         assert_eq!(args.contact.base(), Ok("flag:1"));
-        assert_eq!(
-            (args.quorum, args.priority, args.allow_case),
-            (Quorum::Count(2), 9, true)
-        );
+        assert_eq!((args.quorum, args.priority, args.allow_case), (Quorum::Count(2), 9, true));
         assert_eq!(args.to.len(), 2);
-        assert_eq!(
-            (args.keep.0, args.grace),
-            (Keep::Forever, Duration::from_secs(300))
-        );
+        assert_eq!((args.keep.0, args.grace), (Keep::Forever, Duration::from_secs(300)));
         assert!(args.contact.identity().is_err());
         let args = push(file, &["push", "x", "--to", "b"]);
         assert_eq!(args.to, [Selector::Names(vec!["b".parse().unwrap()])]);
@@ -331,28 +281,15 @@ mod tests {
     fn a_table_reaches_the_subcommands_below_it() {
         let file =
             "[job]\nbase = 'file:1'\n[certs]\ndir = 'pki'\n[certs.issue]\nvalid-for = '1h'\n";
-        let Command::Job(job) = parsed(file, &["job", "ls"]).unwrap().command else {
-            panic!()
-        };
+        let Command::Job(job) = parsed(file, &["job", "ls"]).unwrap().command else { panic!() };
         assert_eq!(job.contact.base(), Ok("file:1"));
         let flag = ["job", "ls", "--base", "flag:1"];
-        let Command::Job(job) = parsed(file, &flag).unwrap().command else {
-            panic!()
-        };
+        let Command::Job(job) = parsed(file, &flag).unwrap().command else { panic!() };
         assert_eq!(job.contact.base(), Ok("flag:1"));
-        let issue = [
-            "certs", "issue", "--role", "node", "--name", "n", "--out", "o",
-        ];
-        let Command::Certs(certs) = parsed(file, &issue).unwrap().command else {
-            panic!()
-        };
-        let CertsCommand::Issue(issue) = certs.command else {
-            panic!()
-        };
-        assert_eq!(
-            (issue.dir, issue.valid_for),
-            (PathBuf::from("pki"), Duration::from_secs(3600))
-        );
+        let issue = ["certs", "issue", "--role", "node", "--name", "n", "--out", "o"];
+        let Command::Certs(certs) = parsed(file, &issue).unwrap().command else { panic!() };
+        let CertsCommand::Issue(issue) = certs.command else { panic!() };
+        assert_eq!((issue.dir, issue.valid_for), (PathBuf::from("pki"), Duration::from_secs(3600)));
         assert!(parsed(file, &["certs", "init"]).is_ok());
     }
 
@@ -380,10 +317,7 @@ mod tests {
     #[test]
     fn a_wrong_value_in_the_file_is_an_error_of_its_flag() {
         let error = parsed("[push]\nrate = 'fast'", &["push", "x"]).unwrap_err();
-        assert!(
-            error.contains("--rate") && error.contains("\"fast\""),
-            "{error}"
-        );
+        assert!(error.contains("--rate") && error.contains("\"fast\""), "{error}");
     }
 
     #[test]
@@ -421,49 +355,19 @@ mod tests {
         );
         let kind = |arguments: &[&str]| {
             let arguments = ["distributary"].iter().chain(arguments);
-            Cli::command()
-                .try_get_matches_from(arguments)
-                .map(drop)
-                .map_err(|error| error.kind())
+            Cli::command().try_get_matches_from(arguments).map(drop).map_err(|error| error.kind())
         };
         assert_eq!(kind(&["push"]), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(kind(&["push", "--live", "-"]), Ok(()));
-        assert_eq!(
-            kind(&["push", "x", "--object", "o"]),
-            Err(ErrorKind::MissingRequiredArgument)
-        );
-        assert_eq!(
-            kind(&["push", "x", "--priority", "10"]),
-            Err(ErrorKind::ValueValidation)
-        );
-        assert_eq!(
-            kind(&["push", "x", "--name", "all"]),
-            Err(ErrorKind::ValueValidation)
-        );
-        assert_eq!(
-            kind(&["push", "x", "--name", "Up"]),
-            Err(ErrorKind::ValueValidation)
-        );
-        assert_eq!(
-            kind(&["push", "x", "--quorum", "0"]),
-            Err(ErrorKind::ValueValidation)
-        );
-        assert_eq!(
-            kind(&["push", "x", "--bogus"]),
-            Err(ErrorKind::UnknownArgument)
-        );
+        assert_eq!(kind(&["push", "x", "--object", "o"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(kind(&["push", "x", "--priority", "10"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["push", "x", "--name", "all"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["push", "x", "--name", "Up"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["push", "x", "--quorum", "0"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["push", "x", "--bogus"]), Err(ErrorKind::UnknownArgument));
         assert_eq!(kind(&["nodes"]), Ok(()));
-        assert_eq!(
-            kind(&["nodes", "label", "n", "k=v", "x=y", "--base", "b:1"]),
-            Ok(())
-        );
-        assert_eq!(
-            kind(&["nodes", "label", "n"]),
-            Err(ErrorKind::MissingRequiredArgument)
-        );
-        assert_eq!(
-            kind(&["job", "show"]),
-            Err(ErrorKind::MissingRequiredArgument)
-        );
+        assert_eq!(kind(&["nodes", "label", "n", "k=v", "x=y", "--base", "b:1"]), Ok(()));
+        assert_eq!(kind(&["nodes", "label", "n"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(kind(&["job", "show"]), Err(ErrorKind::MissingRequiredArgument));
     }
 }

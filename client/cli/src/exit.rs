@@ -56,10 +56,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// Ends with `exit` and says `text`.
     pub(crate) fn new(exit: Exit, text: impl ToString) -> Self {
-        Self {
-            exit,
-            text: text.to_string(),
-        }
+        Self { exit, text: text.to_string() }
     }
 
     /// It cannot be done.
@@ -91,14 +88,7 @@ impl From<Refusal> for Failure {
 
 impl From<certs::IdentityError> for Failure {
     fn from(error: certs::IdentityError) -> Self {
-        Self::new(
-            if error.is_refusal() {
-                Exit::Refused
-            } else {
-                Exit::Failed
-            },
-            error,
-        )
+        Self::new(if error.is_refusal() { Exit::Refused } else { Exit::Failed }, error)
     }
 }
 
@@ -147,13 +137,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_whether_it_is_about_rights() {
-        let exit = |kind| {
-            Failure::from(Refusal {
-                kind,
-                text: String::new(),
-            })
-            .exit
-        };
+        let exit = |kind| Failure::from(Refusal { kind, text: String::new() }).exit;
         assert_eq!(exit(RefusalKind::Cannot), Exit::Failed);
         assert_eq!(exit(RefusalKind::Rights), Exit::Refused);
     }

@@ -18,10 +18,7 @@ pub(crate) struct Follower {
 impl Follower {
     /// A follower that prints JSON events, or text for people, with bars if `bars`.
     pub(crate) fn new(json: bool, bars: bool) -> Self {
-        Self {
-            json,
-            bars: bars.then(Bars::new),
-        }
+        Self { json, bars: bars.then(Bars::new) }
     }
 
     /// Says what happened; gives the exit code once the job is closed.
@@ -40,11 +37,7 @@ impl Follower {
                 }
                 Ok(None)
             }
-            EventBody::Node {
-                node,
-                state,
-                reason,
-            } => {
+            EventBody::Node { node, state, reason } => {
                 self.node(node, *state, reason.as_deref());
                 Ok(None)
             }
@@ -64,9 +57,7 @@ impl Follower {
     }
 
     fn node(&self, node: &str, state: NodeJobState, reason: Option<&str>) {
-        let reason = reason
-            .map(|reason| format!(": {reason}"))
-            .unwrap_or_default();
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         match state {
             NodeJobState::Waiting | NodeJobState::Receiving => {}
             NodeJobState::Complete
@@ -135,10 +126,7 @@ fn have(view: &JobView) -> (usize, usize) {
 
 /// The nodes that do not have the job, with what is known of each.
 fn missing(view: &JobView) -> String {
-    let missing = view
-        .nodes
-        .iter()
-        .filter(|node| node.state != NodeJobState::Complete);
+    let missing = view.nodes.iter().filter(|node| node.state != NodeJobState::Complete);
     let named = missing.map(|node| match &node.reason {
         Some(reason) => format!("{} ({}: {reason})", node.name, node.state.as_str()),
         None => format!("{} ({})", node.name, node.state.as_str()),
@@ -153,11 +141,7 @@ mod tests {
 
     fn close(state: JobState) -> Result<Option<Exit>, Failure> {
         let body = EventBody::Closed(Box::new(JobView { state, ..view() }));
-        let event = Event {
-            job: "id".to_owned(),
-            at: "t".to_owned(),
-            body,
-        };
+        let event = Event { job: "id".to_owned(), at: "t".to_owned(), body };
         Follower::new(false, false).event(&event)
     }
 
@@ -185,22 +169,10 @@ mod tests {
         for body in [
             EventBody::Created,
             EventBody::Quorum,
-            EventBody::Progress {
-                size: None,
-                bytes: 0,
-                nodes,
-            },
-            EventBody::Node {
-                node: "n".to_owned(),
-                state: NodeJobState::Failed,
-                reason: None,
-            },
+            EventBody::Progress { size: None, bytes: 0, nodes },
+            EventBody::Node { node: "n".to_owned(), state: NodeJobState::Failed, reason: None },
         ] {
-            let event = Event {
-                job: "id".to_owned(),
-                at: "t".to_owned(),
-                body,
-            };
+            let event = Event { job: "id".to_owned(), at: "t".to_owned(), body };
             assert_eq!(Follower::new(false, false).event(&event), Ok(None));
         }
     }

@@ -21,16 +21,8 @@ pub(crate) struct EventLine<'a> {
 #[serde(untagged)]
 enum BodyFields<'a> {
     Nothing {},
-    Progress {
-        size: Option<u64>,
-        bytes: u64,
-        nodes: &'a [NodeProgress],
-    },
-    Node {
-        node: &'a str,
-        state: NodeJobState,
-        reason: &'a Option<String>,
-    },
+    Progress { size: Option<u64>, bytes: u64, nodes: &'a [NodeProgress] },
+    Node { node: &'a str, state: NodeJobState, reason: &'a Option<String> },
     Closed(ClosedFields<'a>),
 }
 
@@ -89,42 +81,19 @@ impl<'a> From<&'a Event> for EventLine<'a> {
     fn from(event: &'a Event) -> Self {
         let (name, body) = match &event.body {
             EventBody::Created => ("created", BodyFields::Nothing {}),
-            EventBody::Progress { size, bytes, nodes } => (
-                "progress",
-                BodyFields::Progress {
-                    size: *size,
-                    bytes: *bytes,
-                    nodes,
-                },
-            ),
-            EventBody::Node {
-                node,
-                state,
-                reason,
-            } => (
-                "node",
-                BodyFields::Node {
-                    node,
-                    state: *state,
-                    reason,
-                },
-            ),
+            EventBody::Progress { size, bytes, nodes } => {
+                ("progress", BodyFields::Progress { size: *size, bytes: *bytes, nodes })
+            }
+            EventBody::Node { node, state, reason } => {
+                ("node", BodyFields::Node { node, state: *state, reason })
+            }
             EventBody::Quorum => ("quorum", BodyFields::Nothing {}),
             EventBody::Closed(view) => {
-                let closed = ClosedFields {
-                    job: JobFields::from(&**view),
-                    nodes: &view.nodes,
-                };
+                let closed = ClosedFields { job: JobFields::from(&**view), nodes: &view.nodes };
                 ("closed", BodyFields::Closed(closed))
             }
         };
-        Self {
-            v: VERSION,
-            event: name,
-            job: &event.job,
-            at: &event.at,
-            body,
-        }
+        Self { v: VERSION, event: name, job: &event.job, at: &event.at, body }
     }
 }
 
@@ -149,14 +118,8 @@ impl<'a> From<&'a JobView> for JobFields<'a> {
 impl<'a> Jobs<'a> {
     /// The object for `jobs`.
     pub(crate) fn new(jobs: &'a [JobView]) -> Self {
-        let line = |view| JobLine {
-            v: VERSION,
-            job: JobFields::from(view),
-        };
-        Self {
-            v: VERSION,
-            jobs: jobs.iter().map(line).collect(),
-        }
+        let line = |view| JobLine { v: VERSION, job: JobFields::from(view) };
+        Self { v: VERSION, jobs: jobs.iter().map(line).collect() }
     }
 }
 
@@ -170,10 +133,7 @@ impl<'a> Nodes<'a> {
 impl Done {
     /// The object of a command that succeeded.
     pub(crate) const fn new() -> Self {
-        Self {
-            v: VERSION,
-            ok: true,
-        }
+        Self { v: VERSION, ok: true }
     }
 }
 
@@ -220,11 +180,7 @@ pub(crate) mod tests {
     const NODES_TEXT: &str = r#""nodes":[{"name":"n1","state":"complete","bytes":5,"rate_bps":80,"upstreams":["base"],"completed_at":null,"reason":null},{"name":"n2","state":"unreachable","bytes":5,"rate_bps":80,"upstreams":["base"],"completed_at":null,"reason":"no answer for 8 s"}]"#;
 
     fn line(body: EventBody) -> String {
-        let event = Event {
-            job: "id".to_owned(),
-            at: "t".to_owned(),
-            body,
-        };
+        let event = Event { job: "id".to_owned(), at: "t".to_owned(), body };
         serde_json::to_string(&EventLine::from(&event)).unwrap()
     }
 
@@ -233,22 +189,13 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&view()).unwrap();
         assert_eq!(text, format!("{{\"v\":1,{JOB_TEXT},{NODES_TEXT}}}"));
         let text = serde_json::to_string(&Jobs::new(&[view()])).unwrap();
-        assert_eq!(
-            text,
-            format!("{{\"v\":1,\"jobs\":[{{\"v\":1,{JOB_TEXT}}}]}}")
-        );
+        assert_eq!(text, format!("{{\"v\":1,\"jobs\":[{{\"v\":1,{JOB_TEXT}}}]}}"));
     }
 
     #[test]
     fn events_are_as_promised() {
-        assert_eq!(
-            line(EventBody::Created),
-            r#"{"v":1,"event":"created","job":"id","at":"t"}"#
-        );
-        assert_eq!(
-            line(EventBody::Quorum),
-            r#"{"v":1,"event":"quorum","job":"id","at":"t"}"#
-        );
+        assert_eq!(line(EventBody::Created), r#"{"v":1,"event":"created","job":"id","at":"t"}"#);
+        assert_eq!(line(EventBody::Quorum), r#"{"v":1,"event":"quorum","job":"id","at":"t"}"#);
         let nodes = vec![NodeProgress {
             name: "n1".to_owned(),
             state: NodeJobState::Receiving,
@@ -256,20 +203,12 @@ pub(crate) mod tests {
             rate_bps: 8,
         }];
         assert_eq!(
-            line(EventBody::Progress {
-                size: None,
-                bytes: 2,
-                nodes
-            }),
+            line(EventBody::Progress { size: None, bytes: 2, nodes }),
             r#"{"v":1,"event":"progress","job":"id","at":"t","size":null,"bytes":2,"nodes":[{"name":"n1","state":"receiving","bytes":1,"rate_bps":8}]}"#
         );
         let node = "n1".to_owned();
         assert_eq!(
-            line(EventBody::Node {
-                node,
-                state: NodeJobState::Lost,
-                reason: None
-            }),
+            line(EventBody::Node { node, state: NodeJobState::Lost, reason: None }),
             r#"{"v":1,"event":"node","job":"id","at":"t","node":"n1","state":"lost","reason":null}"#
         );
     }
@@ -295,9 +234,6 @@ pub(crate) mod tests {
             serde_json::to_string(&Nodes::new(&[info])).unwrap(),
             r#"{"v":1,"nodes":[{"name":"n1","address":"a:1","labels":{"k":"v"},"state":"up","jobs":2,"rtt_ms":null}]}"#
         );
-        assert_eq!(
-            serde_json::to_string(&Done::new()).unwrap(),
-            r#"{"v":1,"ok":true}"#
-        );
+        assert_eq!(serde_json::to_string(&Done::new()).unwrap(), r#"{"v":1,"ok":true}"#);
     }
 }

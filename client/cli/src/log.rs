@@ -25,13 +25,9 @@ pub(crate) fn start(level: Option<&str>, is_role: bool) -> Result<(), Failure> {
     };
     let filter = EnvFilter::builder().parse(text).map_err(|error| {
         let known = "error, warn, info, debug, trace or a filter such as quinn=debug";
-        Failure::usage(format!(
-            "{source} {text:?} is not a level ({error}); use {known}"
-        ))
+        Failure::usage(format!("{source} {text:?} is not a level ({error}); use {known}"))
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second start in one process, which only tests make, keeps the first.
     let _ = if io::stderr().is_terminal() {
         builder.try_init()

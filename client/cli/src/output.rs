@@ -12,13 +12,11 @@ use crate::exit::Failure;
 /// [`Failure`] if it cannot be written; that nobody reads any more is no failure.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let written = out
-        .write_all(format!("{text}\n").as_bytes())
-        .and_then(|()| out.flush());
+    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-            "cannot write to standard output: {error}"
-        ))),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }
@@ -53,11 +51,7 @@ pub(crate) fn complain(text: &str) {
 /// terminal.
 pub(crate) fn plain(text: &str) -> String {
     let keep = |c: char| {
-        if c.is_control() && c != '\n' {
-            '\u{fffd}'
-        } else {
-            c
-        }
+        if c.is_control() && c != '\n' { '\u{fffd}' } else { c }
     };
     text.chars().map(keep).collect()
 }
@@ -71,19 +65,13 @@ pub(crate) struct TextTable<const N: usize> {
 impl<const N: usize> TextTable<N> {
     /// A table with these column titles.
     pub(crate) fn new(head: [&str; N]) -> Self {
-        Self {
-            rows: vec![head.map(str::to_owned)],
-        }
+        Self { rows: vec![head.map(str::to_owned)] }
     }
 
     /// Adds a row; an empty cell becomes a dash.
     pub(crate) fn row(&mut self, cells: [String; N]) {
         let shown = |cell: String| {
-            if cell.is_empty() {
-                "-".to_owned()
-            } else {
-                plain(&cell)
-            }
+            if cell.is_empty() { "-".to_owned() } else { plain(&cell) }
         };
         self.rows.push(cells.map(shown));
     }
@@ -97,10 +85,7 @@ impl<const N: usize> TextTable<N> {
             }
         }
         self.rows.iter().map(move |row| {
-            let cells = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:<width$}"));
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         })
     }
@@ -122,11 +107,7 @@ mod tests {
     fn columns_are_aligned_and_nothing_is_a_dash() {
         let mut table = TextTable::new(["NAME", "STATE", "NOTE"]);
         table.row(["a-long-name".to_owned(), "up".to_owned(), String::new()]);
-        table.row([
-            "\u{fc}".to_owned(),
-            "down".to_owned(),
-            "x\u{1b}[2J".to_owned(),
-        ]);
+        table.row(["\u{fc}".to_owned(), "down".to_owned(), "x\u{1b}[2J".to_owned()]);
         let lines: Vec<String> = table.lines().collect();
         assert_eq!(
             lines,

@@ -21,17 +21,8 @@ impl Bars {
     /// Bars that show nothing yet. They show nothing at all where no terminal is.
     pub(crate) fn new() -> Self {
         let all = MultiProgress::new();
-        let total = all.add(
-            ProgressBar::no_length()
-                .with_style(style(BAR))
-                .with_prefix("total"),
-        );
-        Self {
-            all,
-            total,
-            rows: Vec::new(),
-            folded: None,
-        }
+        let total = all.add(ProgressBar::no_length().with_style(style(BAR)).with_prefix("total"));
+        Self { all, total, rows: Vec::new(), folded: None }
     }
 
     /// Shows where the job stands: `size` content bytes, `bytes` of them at the base.
@@ -39,17 +30,13 @@ impl Bars {
         let size = size.unwrap_or(bytes);
         let count = nodes.len() as u64;
         self.total.set_length(size.saturating_mul(count));
-        self.total
-            .set_position(nodes.iter().map(|node| node.bytes).sum());
+        self.total.set_position(nodes.iter().map(|node| node.bytes).sum());
         let done = complete(nodes.iter());
         let at_base = bytes.saturating_mul(100).checked_div(size).unwrap_or(100);
-        self.total.set_message(format!(
-            "{done} of {count} nodes complete, base {at_base} %"
-        ));
+        self.total.set_message(format!("{done} of {count} nodes complete, base {at_base} %"));
         let (shown, rest) = split(nodes);
         while self.rows.len() < shown.len() {
-            self.rows
-                .push(self.all.add(ProgressBar::new(size).with_style(style(BAR))));
+            self.rows.push(self.all.add(ProgressBar::new(size).with_style(style(BAR))));
         }
         for (bar, node) in self.rows.iter().zip(&shown) {
             bar.set_prefix(node.name.clone());
@@ -61,16 +48,11 @@ impl Bars {
             });
         }
         if !rest.is_empty() {
-            let line = || {
-                self.all
-                    .add(ProgressBar::new_spinner().with_style(style("{msg}")))
-            };
+            let line = || self.all.add(ProgressBar::new_spinner().with_style(style("{msg}")));
             let folded = self.folded.get_or_insert_with(line);
             let done = complete(rest.iter().copied());
-            folded.set_message(format!(
-                "and {} further nodes, {done} of them complete",
-                rest.len()
-            ));
+            folded
+                .set_message(format!("and {} further nodes, {done} of them complete", rest.len()));
         }
     }
 
@@ -95,9 +77,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn complete<'a>(nodes: impl Iterator<Item = &'a NodeProgress>) -> usize {
-    nodes
-        .filter(|node| node.state == NodeJobState::Complete)
-        .count()
+    nodes.filter(|node| node.state == NodeJobState::Complete).count()
 }
 
 /// The nodes that get a bar, and the others. Where not all fit, those that are furthest
@@ -118,17 +98,8 @@ mod tests {
     use super::*;
 
     fn node(name: usize, bytes: u64) -> NodeProgress {
-        let state = if bytes == 100 {
-            NodeJobState::Complete
-        } else {
-            NodeJobState::Receiving
-        };
-        NodeProgress {
-            name: format!("n{name:02}"),
-            state,
-            bytes,
-            rate_bps: 0,
-        }
+        let state = if bytes == 100 { NodeJobState::Complete } else { NodeJobState::Receiving };
+        NodeProgress { name: format!("n{name:02}"), state, bytes, rate_bps: 0 }
     }
 
     #[test]
@@ -140,27 +111,18 @@ mod tests {
         let many: Vec<_> = (0..ROWS_MAX + 5).map(|i| node(i, 100 - i as u64)).collect();
         let (shown, rest) = split(&many);
         assert_eq!((shown.len(), rest.len()), (ROWS_MAX, 5));
-        assert_eq!(
-            (shown[0].name.as_str(), rest[4].name.as_str()),
-            ("n12", "n00")
-        );
+        assert_eq!((shown[0].name.as_str(), rest[4].name.as_str()), ("n12", "n00"));
     }
 
     #[test]
     fn the_bars_follow_the_job() {
         let mut bars = Bars::new();
         bars.update(Some(100), 50, &[node(1, 100), node(2, 20)]);
-        assert_eq!(
-            (bars.total.length(), bars.total.position()),
-            (Some(200), 120)
-        );
+        assert_eq!((bars.total.length(), bars.total.position()), (Some(200), 120));
         assert_eq!(bars.total.message(), "1 of 2 nodes complete, base 50 %");
         assert_eq!((bars.rows.len(), bars.folded.is_none()), (2, true));
         let many: Vec<_> = (0..20).map(|i| node(i, 0)).collect();
         bars.update(Some(0), 0, &many);
-        assert_eq!(
-            bars.folded.unwrap().message(),
-            "and 12 further nodes, 0 of them complete"
-        );
+        assert_eq!(bars.folded.unwrap().message(), "and 12 further nodes, 0 of them complete");
     }
 }

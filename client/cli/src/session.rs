@@ -19,12 +19,16 @@ use crate::stop::{Stop, Stopper};
 /// How long a command tries first contact.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Threads for the disk and for hashing: more would not be faster, and each keeps memory.
+const BLOCKING_THREADS_MAX: usize = 4;
+
 /// Runs `work` on a runtime of its own.
 ///
 /// # Errors
 /// [`Failure`] if there is no runtime to be had, or that of `work`.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?
@@ -39,12 +43,7 @@ pub(crate) fn options(contact: &Contact) -> Result<ConnectOptions, Failure> {
     let base = contact.base()?.to_owned();
     let identity = certs::Identity::load(contact.identity()?, Clock::wall())?;
     identity.require(&[Role::Client, Role::Operator])?;
-    Ok(ConnectOptions {
-        base,
-        identity,
-        patience: PATIENCE,
-        congestion: Congestion::default(),
-    })
+    Ok(ConnectOptions { base, identity, patience: PATIENCE, congestion: Congestion::default() })
 }
 
 /// Connects, unless the command must end before.
@@ -175,12 +174,7 @@ mod tests {
 
     #[test]
     fn errors_of_the_sdk_have_their_codes() {
-        let refusal = |kind| {
-            AskError::Refused(Refusal {
-                kind,
-                text: "no".to_owned(),
-            })
-        };
+        let refusal = |kind| AskError::Refused(Refusal { kind, text: "no".to_owned() });
         let exit = |error: AskError| Failure::from(PushError::Ask(error)).exit;
         assert_eq!(exit(refusal(RefusalKind::Cannot)), Exit::Failed);
         assert_eq!(exit(refusal(RefusalKind::Rights)), Exit::Refused);
@@ -200,10 +194,7 @@ mod tests {
         let path = "x".into();
         let source = PushError::Source(client::cut::CutError::Changed { path });
         let failure = Failure::from(source);
-        assert_eq!(
-            (failure.exit, failure.text.contains("\"x\"")),
-            (Exit::Failed, true)
-        );
+        assert_eq!((failure.exit, failure.text.contains("\"x\"")), (Exit::Failed, true));
         assert_eq!(stopped(Stop::TimedOut).exit, Exit::Timeout);
         assert_eq!(stopped(Stop::Interrupted).exit, Exit::Interrupted);
     }
@@ -220,11 +211,7 @@ mod tests {
             valid_for: Duration::from_secs(60),
         };
         let out = dir.path().join("n");
-        authority
-            .issue(&request, Clock::wall())
-            .unwrap()
-            .write(&out)
-            .unwrap();
+        authority.issue(&request, Clock::wall()).unwrap().write(&out).unwrap();
         let identity = certs::Identity::load(&out, Clock::wall()).unwrap();
         let error = identity.require(&[Role::Client]).unwrap_err();
         assert_eq!(Failure::from(error).exit, Exit::Refused);

@@ -1,10 +1,12 @@
 //! What ends a command from outside: a signal, or its own time.
 
+use std::io::Read;
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 
@@ -23,6 +25,7 @@ pub(crate) struct Stopper {
     interrupt: Signal,
     terminate: Signal,
     timeout: Option<Pin<Box<Sleep>>>,
+    stdin: CancellationToken,
 }
 
 impl Stopper {
@@ -38,7 +41,26 @@ impl Stopper {
             interrupt: hear(SignalKind::interrupt())?,
             terminate: hear(SignalKind::terminate())?,
             timeout: timeout.map(|time| Box::pin(sleep(time))),
+            stdin: CancellationToken::new(),
         })
+    }
+
+    /// From now on the end of standard input ends the command too: it then ends with the
+    /// process that holds the other end of the pipe, however that one ends.
+    ///
+    /// # Errors
+    /// [`Failure`] if the system gives no thread to read with.
+    pub(crate) fn end_with_stdin(&self) -> Result<(), Failure> {
+        let ended = self.stdin.clone();
+        let read = move || {
+            let mut byte = [0];
+            while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+            ended.cancel();
+        };
+        // Reading a pipe cannot be interrupted: the thread ends with the process.
+        let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(read);
+        let failed = |error| Failure::failed(format!("cannot watch standard input: {error}"));
+        thread.map(drop).map_err(failed)
     }
 
     /// Waits until the command must end. May be dropped and called again.
@@ -53,6 +75,7 @@ impl Stopper {
             biased;
             _ = self.interrupt.recv() => Stop::Interrupted,
             _ = self.terminate.recv() => Stop::Interrupted,
+            () = self.stdin.cancelled() => Stop::Interrupted,
             () = over => Stop::TimedOut,
         }
     }
@@ -69,10 +92,6 @@ mod tests {
         assert!(early.is_err());
         assert_eq!(stopper.wait().await, Stop::TimedOut);
         let mut endless = Stopper::new(None).unwrap();
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1 << 30), endless.wait())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(1 << 30), endless.wait()).await.is_err());
     }
 }

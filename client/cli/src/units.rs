@@ -10,19 +10,10 @@ use std::time::Duration;
 pub(crate) enum UnitError {
     /// No digits where a number must begin.
     #[error("{text:?} is not a {what}: a number is missing, such as {example}")]
-    Number {
-        text: String,
-        what: &'static str,
-        example: &'static str,
-    },
+    Number { text: String, what: &'static str, example: &'static str },
     /// A unit that does not exist.
     #[error("{unit:?} in {text:?} is not a unit of a {what}; use {allowed}")]
-    Unit {
-        text: String,
-        unit: String,
-        what: &'static str,
-        allowed: &'static str,
-    },
+    Unit { text: String, unit: String, what: &'static str, allowed: &'static str },
     /// Beyond what can be counted.
     #[error("{0:?} is too large")]
     TooLarge(String),
@@ -84,9 +75,7 @@ pub(crate) fn rate(text: &str) -> Result<u64, UnitError> {
     let factor = if let Some(bytes) = bare.strip_suffix('B') {
         prefix(bytes).map(|factor| factor * 8)
     } else {
-        let bits = ["bit", "bps"]
-            .into_iter()
-            .find_map(|suffix| bare.strip_suffix(suffix));
+        let bits = ["bit", "bps"].into_iter().find_map(|suffix| bare.strip_suffix(suffix));
         prefix(bits.unwrap_or(bare))
     };
     let factor = factor.ok_or_else(|| UnitError::Unit {
@@ -112,20 +101,11 @@ pub(crate) fn time(text: &str) -> Result<Duration, UnitError> {
     let mut nanos: u64 = 0;
     loop {
         let (number, tail) = split(rest).ok_or_else(missing)?;
-        let end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, next) = tail.split_at(end);
         let first_and_last = rest.len() == text.len() && next.is_empty();
-        let named = if unit.is_empty() && first_and_last {
-            "s"
-        } else {
-            unit
-        };
-        let factor = NANOS
-            .iter()
-            .find(|(name, _)| *name == named)
-            .map(|(_, factor)| *factor);
+        let named = if unit.is_empty() && first_and_last { "s" } else { unit };
+        let factor = NANOS.iter().find(|(name, _)| *name == named).map(|(_, factor)| *factor);
         let factor = factor.ok_or_else(|| UnitError::Unit {
             text: text.to_owned(),
             unit: unit.to_owned(),
@@ -133,9 +113,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, UnitError> {
             allowed: "ms, s, m, h, d or w",
         })?;
         let part = number.times(factor, text)?;
-        nanos = nanos
-            .checked_add(part)
-            .ok_or_else(|| UnitError::TooLarge(text.to_owned()))?;
+        nanos = nanos.checked_add(part).ok_or_else(|| UnitError::TooLarge(text.to_owned()))?;
         if next.is_empty() {
             return Ok(Duration::from_nanos(nanos));
         }
@@ -145,8 +123,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, UnitError> {
 
 /// Whole seconds, rounded up, so that no time becomes shorter than it was asked for.
 pub(crate) fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs()
-        .saturating_add(u64::from(time.subsec_nanos() > 0))
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 /// Bytes for people, such as `64.0 MiB`.
@@ -156,11 +133,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
 
 /// Bits per second for people, such as `50.0 Mbit/s`.
 pub(crate) fn show_rate(bits: u64) -> String {
-    scaled(
-        bits,
-        1000.0,
-        ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"],
-    )
+    scaled(bits, 1000.0, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])
 }
 
 fn scaled(value: u64, step: f64, units: [&str; 5]) -> String {
@@ -176,11 +149,7 @@ fn scaled(value: u64, step: f64, units: [&str; 5]) -> String {
         scaled /= step;
         unit = next;
     }
-    if unit == first {
-        format!("{value} {unit}")
-    } else {
-        format!("{scaled:.1} {unit}")
-    }
+    if unit == first { format!("{value} {unit}") } else { format!("{scaled:.1} {unit}") }
 }
 
 /// A decimal number: its digits as one integer, and how many of them are behind the point.
@@ -202,9 +171,7 @@ impl Number {
 fn split(text: &str) -> Option<(Number, &str)> {
     /// More digits than any 64-bit value has; keeps the arithmetic within 128 bits.
     const DIGITS_MAX: usize = 20;
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let right = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -213,30 +180,17 @@ fn split(text: &str) -> Option<(Number, &str)> {
     }
     let fraction = fraction.get(..fraction.len().min(6)).unwrap_or(fraction);
     let digits = format!("{whole}{fraction}").parse().ok()?;
-    Some((
-        Number {
-            digits,
-            decimals: u32::try_from(fraction.len()).ok()?,
-        },
-        unit,
-    ))
+    Some((Number { digits, decimals: u32::try_from(fraction.len()).ok()? }, unit))
 }
 
 fn prefix(text: &str) -> Option<u128> {
     // K is taken for k: nobody writes kelvin here.
     let text = if text == "K" { "k" } else { text };
-    PREFIXES
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, factor)| *factor)
+    PREFIXES.iter().find(|(name, _)| *name == text).map(|(_, factor)| *factor)
 }
 
 fn number_missing(text: &str, what: &'static str, example: &'static str) -> UnitError {
-    UnitError::Number {
-        text: text.to_owned(),
-        what,
-        example,
-    }
+    UnitError::Number { text: text.to_owned(), what, example }
 }
 
 #[cfg(test)]
@@ -303,9 +257,7 @@ mod tests {
         for (text, bits) in table {
             assert_eq!(rate(text), Ok(bits), "{text}");
         }
-        for wrong in [
-            "", "0", "0Mbit", "0.1bit", "fast", "5m", "5Mbit/h", "5Mbits", "-5Mbit",
-        ] {
+        for wrong in ["", "0", "0Mbit", "0.1bit", "fast", "5m", "5Mbit/h", "5Mbits", "-5Mbit"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
     }
@@ -328,18 +280,8 @@ mod tests {
         for (text, ms) in table {
             assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for wrong in [
-            "",
-            "m",
-            "-5s",
-            "5x",
-            "5M",
-            "1h30",
-            "5 s",
-            "forever",
-            "99999999999w",
-            "1..5s",
-        ] {
+        for wrong in ["", "m", "-5s", "5x", "5M", "1h30", "5 s", "forever", "99999999999w", "1..5s"]
+        {
             assert!(time(wrong).is_err(), "{wrong}");
         }
         assert_eq!(whole_seconds(Duration::from_millis(1001)), 2);

@@ -1,9 +1,6 @@
 //! The binary from outside: exit codes, configuration, certificates.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests stop the test like the tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests stop the test like the tests do")]
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +13,7 @@ fn run(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
             command.env_remove(name);
         }
     }
-    command
-        .current_dir(dir)
-        .args(arguments)
-        .envs(variables.iter().copied());
+    command.current_dir(dir).args(arguments).envs(variables.iter().copied());
     command.output().unwrap()
 }
 
@@ -46,23 +40,13 @@ fn wrong_command_lines_are_exit_2_and_help_is_0() {
     for arguments in wrong {
         let output = run(dir.path(), arguments, &[]);
         assert_eq!(code(&output), 2, "{arguments:?}: {}", errors(&output));
-        assert!(
-            output.stdout.is_empty() && !output.stderr.is_empty(),
-            "{arguments:?}"
-        );
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
     }
-    for arguments in [
-        ["--help"].as_slice(),
-        &["push", "--help"],
-        &["--version"],
-        &["completions", "bash"],
-    ] {
+    for arguments in
+        [["--help"].as_slice(), &["push", "--help"], &["--version"], &["completions", "bash"]]
+    {
         let output = run(dir.path(), arguments, &[]);
-        assert_eq!(
-            (code(&output), output.stdout.is_empty()),
-            (0, false),
-            "{arguments:?}"
-        );
+        assert_eq!((code(&output), output.stdout.is_empty()), (0, false), "{arguments:?}");
     }
 }
 
@@ -89,18 +73,10 @@ fn flag_goes_before_environment_before_file() {
 fn a_file_with_an_unknown_key_is_exit_2() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("c.toml"), "[push]\nbass = 'b:1'\n").unwrap();
-    let output = run(
-        dir.path(),
-        &["certs", "init", "--dir", "d", "--config", "c.toml"],
-        &[],
-    );
+    let output = run(dir.path(), &["certs", "init", "--dir", "d", "--config", "c.toml"], &[]);
     assert_eq!((code(&output), dir.path().join("d").exists()), (2, false));
     assert!(errors(&output).contains("push.bass"), "{}", errors(&output));
-    let output = run(
-        dir.path(),
-        &["certs", "init", "--dir", "d", "--config", "none.toml"],
-        &[],
-    );
+    let output = run(dir.path(), &["certs", "init", "--dir", "d", "--config", "none.toml"], &[]);
     assert_eq!(code(&output), 1, "{}", errors(&output));
 }
 
@@ -118,37 +94,19 @@ fn a_flag_without_value_is_set_by_a_variable_too() {
 fn identities_are_made_and_checked_before_anything_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let issue = |role: &str, name: &str, out: &str| {
-        let arguments = [
-            "certs", "issue", "--dir", "pki", "--role", role, "--name", name, "--out", out,
-        ];
+        let arguments =
+            ["certs", "issue", "--dir", "pki", "--role", role, "--name", name, "--out", out];
         code(&run(dir.path(), &arguments, &[]))
     };
     let init = ["certs", "init", "--dir", "pki"];
-    assert_eq!(
-        (
-            code(&run(dir.path(), &init, &[])),
-            code(&run(dir.path(), &init, &[]))
-        ),
-        (0, 1)
-    );
+    assert_eq!((code(&run(dir.path(), &init, &[])), code(&run(dir.path(), &init, &[]))), (0, 1));
     assert_eq!(issue("client", "c1", "c1"), 0);
-    assert_eq!(
-        issue("client", "c1", "c1"),
-        1,
-        "an identity is not overwritten"
-    );
+    assert_eq!(issue("client", "c1", "c1"), 1, "an identity is not overwritten");
     assert_eq!(issue("client", "all", "x"), 1);
     assert_eq!(issue("king", "c2", "x"), 2);
     assert_eq!(issue("node", "n1", "n1"), 0);
     let push = |identity: &str, path: &str| {
-        let arguments = [
-            "push",
-            path,
-            "--base",
-            "127.0.0.1:1",
-            "--identity",
-            identity,
-        ];
+        let arguments = ["push", path, "--base", "127.0.0.1:1", "--identity", identity];
         let output = run(dir.path(), &arguments, &[]);
         (code(&output), errors(&output))
     };

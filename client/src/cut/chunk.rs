@@ -62,8 +62,7 @@ impl ChunkDraft {
 
     /// The bytes, with room for `chunk_max` in all.
     pub(super) fn buffer(&mut self, chunk_max: usize) -> &mut Vec<u8> {
-        self.bytes
-            .reserve_exact(chunk_max.saturating_sub(self.bytes.len()));
+        self.bytes.reserve_exact(chunk_max.saturating_sub(self.bytes.len()));
         &mut self.bytes
     }
 
@@ -71,35 +70,21 @@ impl ChunkDraft {
     pub(super) fn add_slice(&mut self, object: u32, offset: u64, from: usize) {
         let len = u32::try_from(self.bytes.len().saturating_sub(from)).unwrap_or(u32::MAX);
         if len > 0 {
-            self.slices.push(Slice {
-                object,
-                offset,
-                len,
-            });
+            self.slices.push(Slice { object, offset, len });
         }
     }
 
     /// Closes a directory behind the objects before it.
     pub(super) fn close_directory(&mut self, object: u32) {
         let digest = PendingDigest::Known(Hash::of(b""));
-        self.closes.push(PendingClose {
-            object,
-            index: None,
-            len: 0,
-            digest,
-        });
+        self.closes.push(PendingClose { object, index: None, len: 0, digest });
     }
 
     /// Closes a file that was read to its end.
     pub(super) fn close_file(&mut self, source: Source) {
         let (object, index, len) = (source.object(), Some(source.index()), source.len());
         let digest = source.finish(&self.bytes);
-        self.closes.push(PendingClose {
-            object,
-            index,
-            len,
-            digest,
-        });
+        self.closes.push(PendingClose { object, index, len, digest });
     }
 
     /// Ends the chunk. `reading` is the source whose bytes go on behind it.
@@ -111,40 +96,25 @@ impl ChunkDraft {
             source.absorb(&self.bytes);
         }
         let hash = Hash::of(&self.bytes);
-        let closed = self
-            .closes
-            .drain(..)
-            .map(|close| close.finish(&self.bytes, hash))
-            .collect();
+        let closed = self.closes.drain(..).map(|close| close.finish(&self.bytes, hash)).collect();
         let slices = std::mem::take(&mut self.slices);
         let mut bytes = std::mem::take(&mut self.bytes);
         if bytes.is_empty() {
             self.bytes = bytes;
-            return Flushed {
-                chunk: None,
-                closed,
-            };
+            return Flushed { chunk: None, closed };
         }
         // A chunk that is cut early would otherwise hold the memory of a full one.
         if bytes.len() < bytes.capacity() / 2 {
             bytes.shrink_to_fit();
         }
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Flushed {
-            chunk: Some((Entry::Chunk { len, hash, slices }, bytes.into())),
-            closed,
-        }
+        Flushed { chunk: Some((Entry::Chunk { len, hash, slices }, bytes.into())), closed }
     }
 }
 
 impl PendingClose {
     fn finish(self, chunk: &[u8], chunk_hash: Hash) -> Closed {
-        let Self {
-            object,
-            index,
-            len,
-            digest,
-        } = self;
+        let Self { object, index, len, digest } = self;
         let digest = match digest {
             PendingDigest::Known(digest) => digest,
             PendingDigest::InChunk(0) if len == chunk.len() as u64 => chunk_hash,
@@ -154,11 +124,6 @@ impl PendingClose {
                 Hash::of(bytes.get(..len).unwrap_or(bytes))
             }
         };
-        Closed {
-            object,
-            index,
-            len,
-            digest,
-        }
+        Closed { object, index, len, digest }
     }
 }

@@ -5,27 +5,33 @@ use std::fmt::Write as _;
 use blake3::Hasher;
 use shared::seal::Hash;
 
-/// The BLAKE3 of the one file, or of the lines that `b3sum` prints for all files, in the
-/// order of the bytes of their names. Directories do not count.
+/// The BLAKE3 of the one file, or of the lines that `b3sum` prints for all files, sorted as
+/// bytes. Directories do not count.
+///
+/// The lines are kept until the end: about 80 bytes and the name for each file.
 #[derive(Debug, Default)]
 pub(super) struct JobDigest {
-    files: u64,
     only: Option<Hash>,
-    lines: Hasher,
+    lines: Vec<Box<str>>,
 }
 
 impl JobDigest {
-    /// Adds a file. Files come in the order of the bytes of their names.
+    /// Adds a file.
     pub(super) fn add(&mut self, name: &str, digest: &Hash) {
-        self.files = self.files.saturating_add(1);
-        self.only = (self.files == 1).then_some(*digest);
-        self.lines.update(line(name, digest).as_bytes());
+        self.only = self.lines.is_empty().then_some(*digest);
+        self.lines.push(line(name, digest).into());
     }
 
     /// The digest of all files that were added.
-    pub(super) fn finish(&self) -> Hash {
-        self.only
-            .unwrap_or_else(|| Hash(*self.lines.finalize().as_bytes()))
+    pub(super) fn finish(&mut self) -> Hash {
+        self.only.unwrap_or_else(|| {
+            self.lines.sort_unstable();
+            let mut hasher = Hasher::new();
+            for line in &self.lines {
+                hasher.update(line.as_bytes());
+            }
+            Hash(*hasher.finalize().as_bytes())
+        })
     }
 }
 
@@ -68,9 +74,10 @@ mod tests {
         digest.add("a", &a);
         assert_eq!(digest.finish(), a);
         digest.add("b", &b);
-        assert_eq!(
-            digest.finish(),
-            Hash::of(format!("{a}  a\n{b}  b\n").as_bytes())
-        );
+        let mut lines = [format!("{a}  a\n"), format!("{b}  b\n")];
+        lines.sort();
+        assert_eq!(digest.finish(), Hash::of(lines.concat().as_bytes()));
+        // By the bytes of the lines, not of the names.
+        assert!(lines[0].ends_with("b\n"));
     }
 }

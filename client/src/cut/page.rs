@@ -103,32 +103,13 @@ mod tests {
             modified: Some((i64::MIN, u32::MAX)),
             executable: true,
         };
-        let slice = Slice {
-            object: u32::MAX,
-            offset: u64::MAX,
-            len: u32::MAX,
-        };
+        let slice = Slice { object: u32::MAX, offset: u64::MAX, len: u32::MAX };
         let hash = Hash([255; 32]);
         let entries = [
-            Entry::Chunk {
-                len: u32::MAX,
-                hash,
-                slices: vec![slice; 4096],
-            },
-            Entry::Open {
-                object: u32::MAX,
-                name: "x".repeat(4096),
-                attributes,
-            },
-            Entry::Close {
-                object: u32::MAX,
-                len: u64::MAX,
-                digest: hash,
-            },
-            Entry::End {
-                content_len: u64::MAX,
-                digest: hash,
-            },
+            Entry::Chunk { len: u32::MAX, hash, slices: vec![slice; 4096] },
+            Entry::Open { object: u32::MAX, name: "x".repeat(4096), attributes },
+            Entry::Close { object: u32::MAX, len: u64::MAX, digest: hash },
+            Entry::End { content_len: u64::MAX, digest: hash },
         ];
         for entry in entries {
             assert_eq!(

@@ -41,14 +41,7 @@ impl Source {
             .custom_flags(flags)
             .open(&path)
             .map_err(|error| named(path, error))?;
-        let source = Self {
-            file,
-            object,
-            index,
-            read: 0,
-            chunk_from: 0,
-            hasher: None,
-        };
+        let source = Self { file, object, index, read: 0, chunk_from: 0, hasher: None };
         source.check(entry)?;
         Ok(source)
     }
@@ -119,14 +112,8 @@ impl Source {
 
     /// Says whether the source is still what `entry` says.
     pub(super) fn check(&self, entry: &Entry<'_>) -> Result<(), CutError> {
-        let metadata = self
-            .file
-            .metadata()
-            .map_err(|error| named(entry.path(), error))?;
-        let modified = (
-            metadata.mtime(),
-            u32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
-        );
+        let metadata = self.file.metadata().map_err(|error| named(entry.path(), error))?;
+        let modified = (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or_default());
         let same = metadata.is_file()
             && metadata.len() == entry.size
             && Some(modified) == entry.attributes.modified;
@@ -143,9 +130,6 @@ fn named(path: PathBuf, error: io::Error) -> CutError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => CutError::Vanished { path },
         io::ErrorKind::IsADirectory => CutError::Changed { path },
         _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => CutError::Changed { path },
-        _ => CutError::Unreadable {
-            path,
-            reason: error,
-        },
+        _ => CutError::Unreadable { path, reason: error },
     }
 }

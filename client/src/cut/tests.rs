@@ -19,10 +19,7 @@ fn a_large_source_is_not_read_to_its_end_after_a_change() {
     write(dir.path(), "large", 8 << 20);
     let mut cutter = Cutter::new(plan(&dir), JOB, 16384);
     assert!(cutter.next().unwrap().is_some());
-    let file = File::options()
-        .write(true)
-        .open(dir.path().join("large"))
-        .unwrap();
+    let file = File::options().write(true).open(dir.path().join("large")).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     assert!(matches!(cutter.next(), Err(CutError::Changed { .. })));
 }
@@ -55,38 +52,25 @@ fn cut(plan: &Plan, chunk_max: u32) -> Received {
         let mut payloads = cut.chunks.iter();
         for entry in &page.entries {
             match entry {
-                Entry::Open {
-                    name, attributes, ..
-                } => {
+                Entry::Open { name, attributes, .. } => {
                     names.push(name.clone());
-                    received
-                        .objects
-                        .insert(name.clone(), (attributes.kind, Vec::new()));
+                    received.objects.insert(name.clone(), (attributes.kind, Vec::new()));
                 }
                 Entry::Chunk { len, hash, slices } => {
                     let mut payload = payloads.next().unwrap().clone();
                     assert_eq!((payload.len(), Hash::of(&payload)), (*len as usize, *hash));
                     received.chunks.push(*len);
                     for slice in slices {
-                        let object = received
-                            .objects
-                            .get_mut(&names[slice.object as usize])
-                            .unwrap();
+                        let object =
+                            received.objects.get_mut(&names[slice.object as usize]).unwrap();
                         object.1.extend(payload.split_to(slice.len as usize));
                     }
                 }
-                Entry::Close {
-                    object,
-                    len,
-                    digest,
-                } => {
+                Entry::Close { object, len, digest } => {
                     let bytes = &received.objects[&names[*object as usize]].1;
                     assert_eq!((bytes.len() as u64, Hash::of(bytes)), (*len, *digest));
                 }
-                Entry::End {
-                    content_len,
-                    digest,
-                } => received.end = Some((*content_len, *digest)),
+                Entry::End { content_len, digest } => received.end = Some((*content_len, *digest)),
             }
         }
     }
@@ -117,11 +101,10 @@ fn expected(dir: &TempDir, plan: &Plan) -> (u64, Hash) {
     if let [only] = files[..] {
         return (len, Hash::of(&read(only)));
     }
-    let lines: String = files
-        .iter()
-        .map(|name| format!("{}  {name}\n", Hash::of(&read(name))))
-        .collect();
-    (len, Hash::of(lines.as_bytes()))
+    let mut lines: Vec<String> =
+        files.iter().map(|name| format!("{}  {name}\n", Hash::of(&read(name)))).collect();
+    lines.sort_unstable();
+    (len, Hash::of(lines.concat().as_bytes()))
 }
 
 /// Cuts the tree in `dir` and checks that all of it arrives.
@@ -166,14 +149,7 @@ fn lengths_around_the_chunk_come_back_whole() {
 #[test]
 fn odd_names_empty_files_and_empty_directories_come_back() {
     let dir = tempfile::tempdir().unwrap();
-    for name in [
-        "a b",
-        "d/e/\u{fc}\u{1f600}",
-        "d/- -",
-        "d/.hidden",
-        "empty",
-        "d/also empty",
-    ] {
+    for name in ["a b", "d/e/\u{fc}\u{1f600}", "d/- -", "d/.hidden", "empty", "d/also empty"] {
         let len = if name.contains("empty") { 0 } else { 1000 };
         write(dir.path(), name, len);
     }
@@ -187,10 +163,7 @@ fn odd_names_empty_files_and_empty_directories_come_back() {
 fn nothing_at_all_is_a_log_that_ends() {
     let dir = tempfile::tempdir().unwrap();
     let received = check(&dir, 16384);
-    assert_eq!(
-        (received.pages, received.end),
-        (1, Some((0, Hash::of(b""))))
-    );
+    assert_eq!((received.pages, received.end), (1, Some((0, Hash::of(b"")))));
 }
 
 #[test]
@@ -214,18 +187,8 @@ fn a_large_file_starts_a_chunk_and_fills_pages() {
     write(dir.path(), "c", 20);
     let received = check(&dir, 16 * 1024);
     let full = (5 << 20) / (16 * 1024);
-    assert_eq!(
-        (
-            received.chunks[0],
-            received.chunks[1],
-            received.chunks[full]
-        ),
-        (10, 16384, 16384)
-    );
-    assert_eq!(
-        (received.chunks.last(), received.chunks.len()),
-        (Some(&20), full + 2)
-    );
+    assert_eq!((received.chunks[0], received.chunks[1], received.chunks[full]), (10, 16384, 16384));
+    assert_eq!((received.chunks.last(), received.chunks.len()), (Some(&20), full + 2));
     assert_eq!(received.pages, 3);
 }
 
@@ -235,11 +198,7 @@ fn pages_and_open_objects_stay_within_their_limits() {
     let long = "n".repeat(200);
     for i in 0..6000 {
         let len = usize::from(i % 3 == 0);
-        write(
-            dir.path(),
-            &format!("{}/{long}{i}", if i < 3000 { "x" } else { "y" }),
-            len,
-        );
+        write(dir.path(), &format!("{}/{long}{i}", if i < 3000 { "x" } else { "y" }), len);
     }
     let received = check(&dir, 256 * 1024);
     assert!(received.pages > 20, "{}", received.pages);
@@ -262,10 +221,7 @@ fn first_error(plan: Plan, chunk_max: u32, meanwhile: impl FnOnce()) -> CutError
             Ok(Some(_)) => meanwhile.take().into_iter().for_each(|act| act()),
             Ok(None) => panic!("nothing was noticed"),
             Err(error) => {
-                assert!(
-                    cutter.next().unwrap().is_none(),
-                    "something comes after {error}"
-                );
+                assert!(cutter.next().unwrap().is_none(), "something comes after {error}");
                 return error;
             }
         }
@@ -279,8 +235,7 @@ fn a_source_that_changed_after_the_plan_is_named() {
     let path = dir.path().join("b");
     let touch = || {
         let file = File::options().write(true).open(&path).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
-            .unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     };
     let changes: [(&str, &dyn Fn()); 4] = [
         ("longer", &|| fs::write(&path, "12345678901").unwrap()),
@@ -309,10 +264,7 @@ fn a_source_that_changed_after_the_plan_is_named() {
     let plan = plan(&dir);
     fs::remove_file(&path).unwrap();
     let error = first_error(plan, 16384, || ());
-    assert!(
-        matches!(&error, CutError::Vanished { path: named } if *named == path),
-        "{error}"
-    );
+    assert!(matches!(&error, CutError::Vanished { path: named } if *named == path), "{error}");
 }
 
 type Change = fn(&File);

@@ -7,11 +7,7 @@ use super::{Plan, TreeError};
 /// Refuses two paths with one name. The plan is sorted, so they are neighbours.
 pub(super) fn refuse_meeting(plan: &Plan) -> Result<(), TreeError> {
     let followers = plan.entries().skip(1);
-    match plan
-        .entries()
-        .zip(followers)
-        .find(|(first, second)| first.name == second.name)
-    {
+    match plan.entries().zip(followers).find(|(first, second)| first.name == second.name) {
         None => Ok(()),
         Some((first, second)) => Err(TreeError::Meet {
             name: first.name.to_owned(),
@@ -23,11 +19,8 @@ pub(super) fn refuse_meeting(plan: &Plan) -> Result<(), TreeError> {
 
 /// Refuses names that are equal once case is folded. Names are kept as 20 bytes meanwhile.
 pub(super) fn refuse_case(plan: &Plan) -> Result<(), TreeError> {
-    let mut keys: Vec<([u8; 16], u32)> = plan
-        .entries()
-        .zip(0..)
-        .map(|(entry, index)| (folded_key(entry.name), index))
-        .collect();
+    let mut keys: Vec<([u8; 16], u32)> =
+        plan.entries().zip(0..).map(|(entry, index)| (folded_key(entry.name), index)).collect();
     keys.sort_unstable();
     let followers = keys.iter().skip(1);
     let equal = keys.iter().zip(followers).filter(|(a, b)| a.0 == b.0);
@@ -36,14 +29,9 @@ pub(super) fn refuse_case(plan: &Plan) -> Result<(), TreeError> {
     };
     let path = |index: u32| {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        plan.entry(index)
-            .map(|entry| entry.path())
-            .unwrap_or_default()
+        plan.entry(index).map(|entry| entry.path()).unwrap_or_default()
     };
-    Err(TreeError::Case {
-        first: path(first),
-        second: path(second),
-    })
+    Err(TreeError::Case { first: path(first), second: path(second) })
 }
 
 fn folded_key(name: &str) -> [u8; 16] {
@@ -82,12 +70,7 @@ mod tests {
         ] {
             assert_eq!(folded(a), folded(b), "{a} {b}");
         }
-        for (a, b) in [
-            ("\u{df}", "ss"),
-            ("a", "\u{e4}"),
-            ("a_", "a-"),
-            ("\u{131}x", "jx"),
-        ] {
+        for (a, b) in [("\u{df}", "ss"), ("a", "\u{e4}"), ("a_", "a-"), ("\u{131}x", "jx")] {
             assert_ne!(folded(a), folded(b), "{a} {b}");
         }
     }

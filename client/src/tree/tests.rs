@@ -38,28 +38,16 @@ fn with_slash(path: &Path) -> PathBuf {
 
 #[test]
 fn files_and_directories_are_named_as_cp_would() {
-    let dir = tree(&[
-        "x/one", "d/a", "d/a-b", "d/sub/c", "d/empty/", "only/z", "only/y/",
-    ]);
+    let dir = tree(&["x/one", "d/a", "d/a-b", "d/sub/c", "d/empty/", "only/z", "only/y/"]);
     let at = |path: &str| dir.path().join(path);
     let plan = plan(&[at("x/one"), at("d"), with_slash(&at("only"))], false).unwrap();
-    let expected = [
-        "d", "d/a", "d/a-b", "d/empty", "d/sub", "d/sub/c", "one", "y", "z",
-    ];
+    let expected = ["d", "d/a", "d/a-b", "d/empty", "d/sub", "d/sub/c", "one", "y", "z"];
     assert_eq!(names(&plan), expected);
     assert_eq!((plan.files(), plan.len()), (5, 9));
-    assert_eq!(
-        plan.size(),
-        plan.entries().map(|entry| entry.size).sum::<u64>()
-    );
+    assert_eq!(plan.size(), plan.entries().map(|entry| entry.size).sum::<u64>());
     for entry in plan.entries() {
         let is_dir = entry.attributes.kind == ObjectKind::Directory;
-        assert_eq!(
-            fs::metadata(entry.path()).unwrap().is_dir(),
-            is_dir,
-            "{}",
-            entry.name
-        );
+        assert_eq!(fs::metadata(entry.path()).unwrap().is_dir(), is_dir, "{}", entry.name);
     }
     assert_eq!(plan.entry(6).unwrap().path(), at("x/one"));
     assert_eq!(plan.entry(8).unwrap().path(), at("only/z"));
@@ -71,29 +59,17 @@ fn time_and_executable_bit_are_kept() {
     let path = dir.path().join("run");
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     let plan = plan(&[with_slash(dir.path())], false).unwrap();
     let [read, run] = [plan.entry(0).unwrap(), plan.entry(1).unwrap()];
     assert_eq!(run.attributes.modified, Some((1_000_000_000, 123_456_789)));
-    assert_eq!(
-        (run.attributes.executable, read.attributes.executable),
-        (true, false)
-    );
+    assert_eq!((run.attributes.executable, read.attributes.executable), (true, false));
 }
 
 #[test]
 fn nothing_is_a_plan_and_so_is_an_empty_directory() {
     let dir = tree(&["e/"]);
-    assert!(
-        plan(&[with_slash(&dir.path().join("e"))], false)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(plan(&[with_slash(&dir.path().join("e"))], false).unwrap().is_empty());
     assert_eq!(names(&plan(&[dir.path().join("e")], false).unwrap()), ["e"]);
 }
 
@@ -103,16 +79,11 @@ fn links_are_refused_wherever_they_are() {
     let at = |path: &str| dir.path().join(path);
     symlink(at("target"), at("link")).unwrap();
     symlink("nowhere", at("d/broken")).unwrap();
-    for (given, named) in [
-        (at("link"), at("link")),
-        (with_slash(&at("link")), at("link")),
-        (at("d"), at("d/broken")),
-    ] {
+    for (given, named) in
+        [(at("link"), at("link")), (with_slash(&at("link")), at("link")), (at("d"), at("d/broken"))]
+    {
         let error = refused(&given);
-        assert!(
-            matches!(&error, TreeError::Symlink { path } if *path == named),
-            "{error}"
-        );
+        assert!(matches!(&error, TreeError::Symlink { path } if *path == named), "{error}");
     }
     // A link on the way to a PATH is not pushed and does no harm.
     assert_eq!(names(&plan(&[at("link/b")], false).unwrap()), ["b"]);
@@ -128,11 +99,7 @@ fn sockets_fifos_and_devices_are_refused() {
     for (given, named, kind) in [
         (at("s"), at("s/socket"), "socket"),
         (at("f"), fifo, "FIFO"),
-        (
-            PathBuf::from("/dev/null"),
-            PathBuf::from("/dev/null"),
-            "device",
-        ),
+        (PathBuf::from("/dev/null"), PathBuf::from("/dev/null"), "device"),
     ] {
         let error = refused(given);
         let right =
@@ -163,17 +130,8 @@ fn names_that_no_object_may_have_are_refused() {
 
 #[test]
 fn odd_names_that_are_allowed_pass() {
-    let odd = [
-        "- -",
-        "a b",
-        "back\\slash",
-        "quote'\"",
-        "\u{fc}\u{1f600}",
-        "...",
-        "%2e",
-        "*?",
-        ".hidden",
-    ];
+    let odd =
+        ["- -", "a b", "back\\slash", "quote'\"", "\u{fc}\u{1f600}", "...", "%2e", "*?", ".hidden"];
     let dir = tree(&odd);
     let plan = plan(&[with_slash(dir.path())], false).unwrap();
     let mut sorted = odd;
@@ -186,12 +144,8 @@ fn a_name_over_the_limit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     // Made step by step from inside, because the whole path is longer than the system takes.
     let component = "x".repeat(255);
-    let mut at = rustix::fs::open(
-        dir.path(),
-        rustix::fs::OFlags::PATH,
-        rustix::fs::Mode::empty(),
-    )
-    .unwrap();
+    let mut at =
+        rustix::fs::open(dir.path(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
     for _ in 0..17 {
         rustix::fs::mkdirat(&at, component.as_str(), rustix::fs::Mode::RWXU).unwrap();
         at = rustix::fs::openat(
@@ -205,10 +159,7 @@ fn a_name_over_the_limit_is_refused() {
     let error = refused(with_slash(dir.path()));
     let named = matches!(
         error,
-        TreeError::Name {
-            reason: ObjectNameError::TooLong(_),
-            ..
-        } | TreeError::Unreadable { .. }
+        TreeError::Name { reason: ObjectNameError::TooLong(_), .. } | TreeError::Unreadable { .. }
     );
     assert!(named, "{error}");
 }
@@ -219,12 +170,7 @@ fn paths_that_meet_are_both_named() {
     let at = |path: &str| dir.path().join(path);
     let pairs = [
         (at("1/same"), at("2/same"), at("1/same"), at("2/same")),
-        (
-            with_slash(&at("1")),
-            at("2/same"),
-            at("1/same"),
-            at("2/same"),
-        ),
+        (with_slash(&at("1")), at("2/same"), at("1/same"), at("2/same")),
         (at("3/d"), at("4/d"), at("3/d"), at("4/d")),
         (at("1/same"), at("1/same"), at("1/same"), at("1/same")),
     ];
@@ -256,10 +202,7 @@ fn what_is_not_there_or_no_directory_is_named() {
     for path in [at("none"), at("none/"), at("file/below"), PathBuf::new()] {
         assert!(matches!(refused(&path), TreeError::Missing { path: named } if named == path));
     }
-    assert!(matches!(
-        refused(with_slash(&at("file"))),
-        TreeError::NotADirectory { .. }
-    ));
+    assert!(matches!(refused(with_slash(&at("file"))), TreeError::NotADirectory { .. }));
     assert!(matches!(refused(at("..")), TreeError::Parent { .. }));
 }
 
@@ -274,10 +217,7 @@ fn what_may_not_be_read_is_refused_before_anything_is_sent() {
         let named = dir.path().join(named);
         fs::set_permissions(&named, Permissions::from_mode(0o000)).unwrap();
         let error = refused(dir.path().join(given));
-        assert!(
-            matches!(&error, TreeError::Unreadable { path, .. } if *path == named),
-            "{error}"
-        );
+        assert!(matches!(&error, TreeError::Unreadable { path, .. } if *path == named), "{error}");
         fs::set_permissions(&named, Permissions::from_mode(0o700)).unwrap();
     }
 }

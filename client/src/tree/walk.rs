@@ -26,13 +26,10 @@ struct Pending {
 pub(super) fn add(plan: &mut Plan, given: &Path) -> Result<(), TreeError> {
     let (path, contents_only) = split_given(given)?;
     let metadata = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TreeError::Missing {
-            path: given.to_owned(),
-        },
-        _ => TreeError::Unreadable {
-            path: given.to_owned(),
-            reason: error,
-        },
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            TreeError::Missing { path: given.to_owned() }
+        }
+        _ => TreeError::Unreadable { path: given.to_owned(), reason: error },
     })?;
     let is_directory = is_directory(&path, metadata.file_type())?;
     let name = if contents_only {
@@ -48,10 +45,7 @@ pub(super) fn add(plan: &mut Plan, given: &Path) -> Result<(), TreeError> {
     let Ok(root) = u32::try_from(plan.roots.len()) else {
         return Err(TreeError::TooMany);
     };
-    plan.roots.push(Root {
-        path: path.clone(),
-        strip,
-    });
+    plan.roots.push(Root { path: path.clone(), strip });
     if !name.is_empty() {
         push(plan, root, &path, &name, &metadata)?;
     }
@@ -78,9 +72,7 @@ fn split_given(given: &Path) -> Result<(PathBuf, bool), TreeError> {
     let path = PathBuf::from(OsStr::from_bytes(rest));
     let nameless = rest == b".." || rest.ends_with(b"/..");
     if nameless && !contents_only {
-        return Err(TreeError::Parent {
-            path: given.to_owned(),
-        });
+        return Err(TreeError::Parent { path: given.to_owned() });
     }
     Ok((path, contents_only))
 }
@@ -93,9 +85,7 @@ fn walk(plan: &mut Plan, root: u32, top: Pending) -> Result<(), TreeError> {
             let item = item.map_err(failed)?;
             let path = item.path();
             let name = object_name(&directory.name, &item.file_name(), &path)?;
-            let metadata = item
-                .metadata()
-                .map_err(|error| vanished_or_unreadable(&path, error))?;
+            let metadata = item.metadata().map_err(|error| vanished_or_unreadable(&path, error))?;
             let is_directory = is_directory(&path, metadata.file_type())?;
             push(plan, root, &path, &name, &metadata)?;
             if is_directory {
@@ -141,20 +131,11 @@ fn push(
 
 /// The name of `last` below the object `parent`, checked.
 fn object_name(parent: &str, last: &OsStr, path: &Path) -> Result<String, TreeError> {
-    let last = last.to_str().ok_or_else(|| TreeError::NotUtf8 {
-        path: path.to_owned(),
-    })?;
-    let name = if parent.is_empty() {
-        last.to_owned()
-    } else {
-        format!("{parent}/{last}")
-    };
+    let last = last.to_str().ok_or_else(|| TreeError::NotUtf8 { path: path.to_owned() })?;
+    let name = if parent.is_empty() { last.to_owned() } else { format!("{parent}/{last}") };
     match check_object_name(&name) {
         Ok(()) => Ok(name),
-        Err(reason) => Err(TreeError::Name {
-            path: path.to_owned(),
-            reason,
-        }),
+        Err(reason) => Err(TreeError::Name { path: path.to_owned(), reason }),
     }
 }
 
@@ -190,10 +171,7 @@ fn vanished_or_unreadable(path: &Path, error: io::Error) -> TreeError {
     let path = path.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => TreeError::Vanished { path },
-        _ => TreeError::Unreadable {
-            path,
-            reason: error,
-        },
+        _ => TreeError::Unreadable { path, reason: error },
     }
 }
 
@@ -204,9 +182,7 @@ mod tests {
     #[test]
     fn a_slash_or_a_dot_at_the_end_stands_for_the_content() {
         let split = |text: &str| {
-            split_given(Path::new(text))
-                .map(|(path, only)| (path.display().to_string(), only))
-                .ok()
+            split_given(Path::new(text)).map(|(path, only)| (path.display().to_string(), only)).ok()
         };
         let right = |path: &str, only| Some((path.to_owned(), only));
         assert_eq!(split("a/b"), right("a/b", false));

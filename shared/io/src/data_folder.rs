@@ -183,7 +183,10 @@ mod tests {
         data.ready(addr, addr).unwrap();
         let text = String::from_utf8(data.read(READY).unwrap().unwrap()).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((json["v"].as_u64(), json["listen"].as_str()), (Some(1), Some("127.0.0.1:7400")));
+        assert_eq!(
+            (json["v"].as_u64(), json["listen"].as_str()),
+            (Some(1), Some("127.0.0.1:7400"))
+        );
         drop(data);
         assert_eq!(DataFolder::open(folder.path()).unwrap().read(READY).unwrap(), None);
     }

@@ -57,7 +57,9 @@ async fn readyz(State((readiness, _)): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-async fn render(State((readiness, metrics)): State<Shared>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+async fn render(
+    State((readiness, metrics)): State<Shared>,
+) -> ([(axum::http::HeaderName, &'static str); 1], String) {
     readiness.refresh();
     metrics.run_upkeep();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())

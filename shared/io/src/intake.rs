@@ -79,9 +79,14 @@ struct Intake {
 
 /// A record of which not all has arrived.
 enum Partial {
-    Filling { bytes: BytesMut, left: usize },
+    Filling {
+        bytes: BytesMut,
+        left: usize,
+    },
     /// Held already, or not wanted: its bytes are counted and dropped.
-    Dropping { left: usize },
+    Dropping {
+        left: usize,
+    },
 }
 
 impl Intake {

@@ -34,10 +34,15 @@ use crate::recent::Recent;
 use crate::store::{Flushed, Flusher, JobStore};
 use crate::telemetry;
 
-/// Bytes of content that may be on their way to a job here.
-pub const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Least and most bytes of content that may be on their way to a job here. Between the two it
+/// is twice what the measured rate puts on the path in one round trip.
+pub const WINDOW_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// See [`WINDOW_BYTES_MIN`]: 1 Gbit/s over 130 ms.
+pub const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Chunks after which the window is measured anew.
+const MEASURE_EVERY: u64 = 32;
 /// Bytes of a job's newest chunks that stay in memory for further receivers.
-const RECENT_BYTES: usize = 8 * 1024 * 1024;
+const RECENT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of pages that wait for the pages before them.
 const PARKED_PAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -87,6 +92,17 @@ pub struct Surroundings {
     pub flusher: Option<Arc<Flusher>>,
     /// Who is told of changes.
     pub watcher: Arc<dyn Watcher>,
+}
+
+impl Surroundings {
+    /// Makes durable what waits for it; nothing becomes durable afterwards.
+    pub async fn stop_flusher(&self) {
+        let Some(flusher) = self.flusher.clone() else { return };
+        let stopped = tokio::task::spawn_blocking(move || flusher.stop()).await;
+        if !matches!(stopped, Ok(Ok(()))) {
+            tracing::error!("the flusher has panicked");
+        }
+    }
 }
 
 /// Where a job's content is kept.
@@ -172,7 +188,7 @@ impl Job {
         surroundings: Arc<Surroundings>,
     ) -> Arc<Self> {
         let manifest = Manifest::new(object.id, object.chunk_max);
-        let window = WINDOW_BYTES / u64::from(object.chunk_max.max(1));
+        let window = WINDOW_BYTES_MIN / u64::from(object.chunk_max.max(1));
         let relay = Relay::new(object.stripes, window);
         Arc::new(Self::build(object, origin, keeping, surroundings, (manifest, relay)))
     }
@@ -188,7 +204,7 @@ impl Job {
         surroundings: Arc<Surroundings>,
         restored: Restored,
     ) -> Result<Arc<Self>, crate::store::StoreError> {
-        let window = WINDOW_BYTES / u64::from(object.chunk_max.max(1));
+        let window = WINDOW_BYTES_MIN / u64::from(object.chunk_max.max(1));
         let mut relay = Relay::new(object.stripes, window);
         let mut fx = Vec::new();
         let pages = restored.manifest.pages();
@@ -403,7 +419,7 @@ impl Job {
             Arrival::Chunk(_, payload, _) => payload.len(),
         };
         let mut inbound = self.inbound();
-        let most = 2 * WINDOW_BYTES + PARKED_PAGES_BYTES_MAX as u64;
+        let most = 2 * WINDOW_BYTES_MAX + PARKED_PAGES_BYTES_MAX as u64;
         if (inbound.queued_bytes + len) as u64 > most {
             return false;
         }
@@ -564,7 +580,7 @@ impl Job {
         if let Err(error) = self.keeping.content().write_chunk(chunk, &payload) {
             return self.fail(chain(&error));
         }
-        if let Keeping::Disk(_) = &self.keeping {
+        if matches!(self.keeping, Keeping::Disk(_)) && self.relay().has_receivers() {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk, payload);
         }
         if let Some(link) = &from {
@@ -575,16 +591,20 @@ impl Job {
             relay.hold(now, chunk, len, fx);
             if let Some(link) = &from {
                 relay.fed_by(link.peer(), fx);
+                if chunk.is_multiple_of(MEASURE_EVERY) {
+                    let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
+                    relay.set_window(bytes / u64::from(self.object.chunk_max.max(1)));
+                }
             }
         });
         self.mark_dirty(len as usize);
     }
 
     fn mark_dirty(&self, bytes: usize) {
-        if let (Keeping::Disk(store), Some(flusher)) = (&self.keeping, &self.surroundings.flusher) {
-            if let Err(error) = flusher.dirty(store, bytes as u64) {
-                tracing::error!(job = %self.id(), %error, "content cannot become durable");
-            }
+        if let (Keeping::Disk(store), Some(flusher)) = (&self.keeping, &self.surroundings.flusher)
+            && let Err(error) = flusher.dirty(store, bytes as u64)
+        {
+            tracing::error!(job = %self.id(), %error, "content cannot become durable");
         }
     }
 
@@ -659,6 +679,13 @@ impl Job {
     fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Twice the bytes that are on a path at `rate_bps` in `rtt`, within bounds.
+fn window_bytes(rate_bps: u64, rtt: std::time::Duration) -> u64 {
+    let on_path = u128::from(rate_bps) / 8 * rtt.as_micros() / 1_000_000;
+    let twice = u64::try_from(2 * on_path).unwrap_or(u64::MAX);
+    twice.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
 }
 
 fn blame(from: Option<&Arc<Link>>, what: &str) {

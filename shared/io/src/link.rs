@@ -299,7 +299,7 @@ impl Link {
     ) {
         let (apply, applying) = mpsc::channel(APPLY_QUEUE);
         self.spawn(write_stream(control.send, queues.stream));
-        self.spawn(Arc::clone(self).talk());
+        self.spawn(Arc::clone(self).talk(Arc::clone(conduct)));
         self.spawn(apply_states(Arc::clone(self), Arc::clone(conduct), applying));
         let reading = Arc::clone(self).read_stream(
             control.recv,
@@ -324,7 +324,7 @@ impl Link {
     }
 
     /// Sends what the channel has to say, and keeps the send window in step.
-    async fn talk(self: Arc<Self>) {
+    async fn talk(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
         let mut tune = tokio::time::interval(TUNE_EVERY);
         tune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -344,14 +344,14 @@ impl Link {
                 biased;
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
-                _ = tune.tick() => self.tune(),
+                _ = tune.tick() => self.tune(conduct.links().len()),
             }
         }
     }
 
-    fn tune(&self) {
+    fn tune(&self, connections: usize) {
         let window = self.connection.stats().path.cwnd;
-        self.connection.set_send_window(transport::send_window(window));
+        self.connection.set_send_window(transport::send_window(window, connections));
     }
 
     fn send_outgoing(&self, outgoing: Outgoing) {
@@ -641,6 +641,16 @@ impl Links {
     /// The link to a peer.
     pub fn get(&self, peer: &PeerId) -> Option<Arc<Link>> {
         self.lock().get(peer).cloned()
+    }
+
+    /// How many links there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All links.

@@ -157,10 +157,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// [`RequestError`] if the connection breaks.
-pub async fn ask(
-    connection: &quinn::Connection,
-    request: &Request,
-) -> Result<Asked, RequestError> {
+pub async fn ask(connection: &quinn::Connection, request: &Request) -> Result<Asked, RequestError> {
     let (mut send, recv) = connection.open_bi().await?;
     let mut frame = Vec::new();
     put_frame(&mut frame, FrameType::Request as u8, &codec::encode(request));

@@ -73,10 +73,7 @@ impl Inbox {
             return Receipt::Old;
         }
         if stamp.term > self.term {
-            *self = Self {
-                term: stamp.term,
-                ..Self::default()
-            };
+            *self = Self { term: stamp.term, ..Self::default() };
         }
         while self.drop_released(Some(now)) {}
         let full = self.entries.len() >= limit::INBOX_SLOTS_MAX;
@@ -85,12 +82,7 @@ impl Inbox {
                 return Receipt::Full;
             }
             let by_stream = via == Via::Stream;
-            let entry = Entry {
-                seen: stamp,
-                accepted: None,
-                by_stream,
-                released: None,
-            };
+            let entry = Entry { seen: stamp, accepted: None, by_stream, released: None };
             self.entries.insert(key, entry);
             return Receipt::New;
         };
@@ -127,9 +119,7 @@ impl Inbox {
             if self.released.len() > 2 * limit::INBOX_SLOTS_MAX {
                 let entries = &self.entries;
                 self.released.retain(|(_, number, key)| {
-                    entries
-                        .get(key)
-                        .is_some_and(|entry| entry.released == Some(*number))
+                    entries.get(key).is_some_and(|entry| entry.released == Some(*number))
                 });
             }
         }
@@ -155,27 +145,14 @@ impl Inbox {
         if stamp == entry.seen {
             entry.by_stream = false;
         }
-        self.acks.insert(
-            key,
-            (
-                stamp,
-                if by_stream {
-                    Via::Stream
-                } else {
-                    Via::Datagram
-                },
-            ),
-        );
+        self.acks.insert(key, (stamp, if by_stream { Via::Stream } else { Via::Datagram }));
         self.acks_due.get_or_insert(now + ACK_DELAY);
     }
 
     /// Drops the oldest released key, if it was released long enough before `now`, or at all.
     fn drop_released(&mut self, now: Option<Time>) -> bool {
         while let Some((at, number, key)) = self.released.front().copied() {
-            let stale = self
-                .entries
-                .get(&key)
-                .is_none_or(|entry| entry.released != Some(number));
+            let stale = self.entries.get(&key).is_none_or(|entry| entry.released != Some(number));
             if !stale && now.is_some_and(|now| now.since(at) < RELEASED_KEPT) {
                 return false;
             }

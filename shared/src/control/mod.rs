@@ -205,8 +205,7 @@ impl Channel {
         kind: StateKind,
         envelope: &Envelope,
     ) -> Receipt {
-        self.inbox
-            .receive(now, via, (kind, envelope.job), envelope.stamp)
+        self.inbox.receive(now, via, (kind, envelope.job), envelope.stamp)
     }
 
     /// The application has taken up the state with this stamp: it will be acknowledged.
@@ -252,10 +251,7 @@ impl Channel {
             return None;
         }
         let beat = self.beats.disk_free.map(|_| self.beats.next);
-        [self.outbox.next_due(), self.inbox.acks_due(), beat]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.outbox.next_due(), self.inbox.acks_due(), beat].into_iter().flatten().min()
     }
 
     /// Whether the peer has acknowledged every state and was told everything that it waits
@@ -279,10 +275,7 @@ impl Channel {
             return;
         };
         if self.beats.next <= now {
-            let beat = Beat {
-                number: self.beats.number,
-                disk_free,
-            };
+            let beat = Beat { number: self.beats.number, disk_free };
             packer.datagram(FrameType::Beat, &crate::wire::codec::encode(&beat));
             self.beats.number += 1;
             self.beats.next = now + limit::BEAT_EVERY;
@@ -292,10 +285,6 @@ impl Channel {
 
 /// How long to wait for the answer to the send after `expiries` vain ones.
 pub(crate) fn resend_after(rtt: Duration, expiries: u32) -> Duration {
-    let base = rtt
-        .saturating_add(rtt / 4)
-        .saturating_add(Duration::from_millis(10));
-    base.max(RESEND_MIN)
-        .saturating_mul(1 << expiries.min(16))
-        .min(RESEND_MAX)
+    let base = rtt.saturating_add(rtt / 4).saturating_add(Duration::from_millis(10));
+    base.max(RESEND_MIN).saturating_mul(1 << expiries.min(16)).min(RESEND_MAX)
 }

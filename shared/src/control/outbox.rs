@@ -152,10 +152,7 @@ impl Outbox {
     ) -> Result<(), SetError> {
         let limit = limit::FRAME_LEN_MAX - FRAME_HEADER_LEN - ENVELOPE_LEN_MAX;
         if body.len() > limit {
-            return Err(SetError::TooLong {
-                len: body.len(),
-                limit,
-            });
+            return Err(SetError::TooLong { len: body.len(), limit });
         }
         match self.slots.get(&key) {
             Some(slot) if slot.body == body && pace == Pace::Relaxed => return Ok(()),
@@ -164,8 +161,7 @@ impl Outbox {
                 return Err(SetError::Full(self.slots.len()));
             }
             None => {
-                self.slots
-                    .insert(key, Slot::new(Stamp::default(), Vec::new()));
+                self.slots.insert(key, Slot::new(Stamp::default(), Vec::new()));
                 self.unacked += 1;
             }
         }
@@ -221,10 +217,7 @@ impl Outbox {
         }
         self.change(key, |slot| {
             slot.expiries = 0;
-            if slot
-                .streamed
-                .is_some_and(|revision| revision <= stamp.revision)
-            {
+            if slot.streamed.is_some_and(|revision| revision <= stamp.revision) {
                 slot.streamed = None;
             }
             if slot.stamp == stamp {
@@ -264,10 +257,7 @@ impl Outbox {
 
     const fn next_stamp(&mut self) -> Stamp {
         self.revision += 1;
-        Stamp {
-            term: self.term,
-            revision: self.revision,
-        }
+        Stamp { term: self.term, revision: self.revision }
     }
 
     /// Changes a slot and keeps the timers and the count of the unacknowledged in step.
@@ -297,11 +287,7 @@ impl Slot {
         let expired = self.resend_at.is_some_and(|at| at <= now);
         self.expiries += u32::from(expired);
         self.send_at = None;
-        let envelope = Envelope {
-            job,
-            stamp: self.stamp,
-            body: std::mem::take(&mut self.body),
-        };
+        let envelope = Envelope { job, stamp: self.stamp, body: std::mem::take(&mut self.body) };
         let bytes = codec::encode(&envelope);
         self.body = envelope.body;
         let fits = bytes.len() + FRAME_HEADER_LEN <= room;

@@ -24,13 +24,7 @@ impl<'a> Packer<'a> {
     pub(super) fn new(datagram_max: usize, out: &'a mut Vec<Outgoing>) -> Self {
         let room = datagram_max.min(limit::DATAGRAM_LEN_MAX);
         let room = if room < DATAGRAM_LEN_MIN { 0 } else { room };
-        Self {
-            room,
-            datagram: Vec::new(),
-            stream: Vec::new(),
-            out,
-            frames: 0,
-        }
+        Self { room, datagram: Vec::new(), stream: Vec::new(), out, frames: 0 }
     }
 
     /// Largest frame that fits a datagram, its header included; 0 without datagrams.
@@ -100,8 +94,7 @@ impl<'a> Packer<'a> {
 
     fn flush_datagram(&mut self) {
         if !self.datagram.is_empty() {
-            self.out
-                .push(Outgoing::Datagram(std::mem::take(&mut self.datagram)));
+            self.out.push(Outgoing::Datagram(std::mem::take(&mut self.datagram)));
         }
     }
 }

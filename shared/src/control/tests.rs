@@ -6,10 +6,7 @@ use crate::wire::message::{self, Ack};
 
 use super::*;
 
-const PATH: Path = Path {
-    rtt: Duration::from_millis(40),
-    datagram_max: 1_200,
-};
+const PATH: Path = Path { rtt: Duration::from_millis(40), datagram_max: 1_200 };
 /// 1.25 × 40 ms + 10 ms.
 const RTO: Duration = Duration::from_millis(60);
 
@@ -41,11 +38,7 @@ fn frames(out: &[Outgoing]) -> Vec<(Via, FrameType, Vec<u8>)> {
             }
         };
         for frame in frames {
-            found.push((
-                via,
-                FrameType::from_byte(frame.kind).unwrap(),
-                frame.body.to_vec(),
-            ));
+            found.push((via, FrameType::from_byte(frame.kind).unwrap(), frame.body.to_vec()));
         }
     }
     found
@@ -59,10 +52,7 @@ fn states(out: &[Outgoing]) -> Vec<(Via, StateKind, Envelope)> {
 }
 
 fn bodies(out: &[Outgoing]) -> Vec<(Via, Vec<u8>)> {
-    states(out)
-        .into_iter()
-        .map(|(via, _, envelope)| (via, envelope.body))
-        .collect()
+    states(out).into_iter().map(|(via, _, envelope)| (via, envelope.body)).collect()
 }
 
 /// A channel on a connection that is no longer new: what is set goes by datagram.
@@ -73,15 +63,7 @@ fn open(term: u64) -> Channel {
 }
 
 fn set(channel: &mut Channel, now: Time, number: u8, body: &[u8]) {
-    channel
-        .set(
-            now,
-            StateKind::Report,
-            job(number),
-            body.to_vec(),
-            Pace::Now,
-        )
-        .unwrap();
+    channel.set(now, StateKind::Report, job(number), body.to_vec(), Pace::Now).unwrap();
 }
 
 /// Hands everything to `to`, which takes it up at once. Says what was new.
@@ -135,11 +117,7 @@ fn a_round_trip_applies_once_and_settles_both_sides() {
     assert_eq!(out.len(), 1, "several keys share a datagram");
     assert_eq!(deliver(&mut two, at(20), &out), [b"a", b"b"]);
     assert!(!two.settled());
-    assert_eq!(
-        poll(&mut two, at(25)),
-        [],
-        "acknowledgements wait for company"
-    );
+    assert_eq!(poll(&mut two, at(25)), [], "acknowledgements wait for company");
     assert_eq!(two.next_wake(), Some(at(30)));
     let answer = poll(&mut two, at(30));
     assert_eq!(deliver(&mut one, at(50), &answer), Vec::<Vec<u8>>::new());
@@ -158,10 +136,7 @@ fn acknowledgements_ride_with_what_goes_out() {
     set(&mut two, at(21), 1, b"b");
     let out = poll(&mut two, at(21));
     let kinds: Vec<FrameType> = frames(&out).into_iter().map(|(_, kind, _)| kind).collect();
-    assert_eq!(
-        (out.len(), kinds),
-        (1, vec![FrameType::Report, FrameType::Acks])
-    );
+    assert_eq!((out.len(), kinds), (1, vec![FrameType::Report, FrameType::Acks]));
 }
 
 #[test]
@@ -193,14 +168,7 @@ fn the_newest_wins_whatever_the_order() {
     }
     // The answer to an older one does not settle the newest.
     let stamp = states(&sent[1])[0].2.stamp;
-    one.acked(
-        at(30),
-        &Acks(vec![Ack {
-            kind: StateKind::Report,
-            job: job(1),
-            stamp,
-        }]),
-    );
+    one.acked(at(30), &Acks(vec![Ack { kind: StateKind::Report, job: job(1), stamp }]));
     assert!(!one.settled());
     deliver(&mut one, at(40), &poll(&mut two, at(40)));
     assert!(one.settled());
@@ -221,16 +189,10 @@ fn a_higher_term_beats_every_revision_and_a_lower_one_is_old() {
     assert_eq!(receive(envelope(2, 1)), Receipt::Old);
     assert_eq!(receive(envelope(2, 2)), Receipt::New);
     // Also about a job that was not heard of under the new term.
-    let other = Envelope {
-        job: job(2),
-        ..envelope(1, 99)
-    };
+    let other = Envelope { job: job(2), ..envelope(1, 99) };
     assert_eq!(receive(other), Receipt::Old);
     two.reset_inbox();
-    assert_eq!(
-        two.receive(at(0), Via::Datagram, StateKind::Report, &envelope(1, 1)),
-        Receipt::New
-    );
+    assert_eq!(two.receive(at(0), Via::Datagram, StateKind::Report, &envelope(1, 1)), Receipt::New);
 }
 
 #[test]
@@ -257,26 +219,17 @@ fn relaxed_states_go_out_four_times_a_second_and_the_last_one_does() {
     let mut sent = Vec::new();
     for millis in 0..2_000u64 {
         let body = millis.to_le_bytes().to_vec();
-        channel
-            .set(at(millis), StateKind::Report, job(1), body, Pace::Relaxed)
-            .unwrap();
+        channel.set(at(millis), StateKind::Report, job(1), body, Pace::Relaxed).unwrap();
         for (_, kind, envelope) in states(&poll(&mut channel, at(millis))) {
             // Answered at once, so that nothing is sent for want of an answer.
-            let ack = Ack {
-                kind,
-                job: envelope.job,
-                stamp: envelope.stamp,
-            };
+            let ack = Ack { kind, job: envelope.job, stamp: envelope.stamp };
             channel.acked(at(millis), &Acks(vec![ack]));
             sent.push(u64::from_le_bytes(envelope.body.try_into().unwrap()));
         }
     }
     assert_eq!(sent, [0, 250, 500, 750, 1_000, 1_250, 1_500, 1_750]);
     assert_eq!(channel.next_wake(), Some(at(2_000)));
-    assert_eq!(
-        bodies(&poll(&mut channel, at(2_000)))[0].1,
-        1_999u64.to_le_bytes()
-    );
+    assert_eq!(bodies(&poll(&mut channel, at(2_000)))[0].1, 1_999u64.to_le_bytes());
     // What is urgent does not wait.
     set(&mut channel, at(2_001), 1, b"done");
     assert_eq!(bodies(&poll(&mut channel, at(2_001))).len(), 1);
@@ -286,9 +239,7 @@ fn relaxed_states_go_out_four_times_a_second_and_the_last_one_does() {
 fn the_same_body_is_said_again_only_if_that_is_urgent() {
     let mut channel = open(1);
     let mut again = |millis, pace| {
-        channel
-            .set(at(millis), StateKind::Report, job(1), b"a".to_vec(), pace)
-            .unwrap();
+        channel.set(at(millis), StateKind::Report, job(1), b"a".to_vec(), pace).unwrap();
         poll(&mut channel, at(millis)).len()
     };
     assert_eq!(again(0, Pace::Now), 1);
@@ -314,14 +265,7 @@ fn what_no_datagram_takes_goes_by_stream_and_its_answer_too() {
     set(&mut one, at(60), 2, b"small");
     one.set_beat(Some(1));
     let mut out = Vec::new();
-    one.poll(
-        at(60),
-        Path {
-            datagram_max: 0,
-            ..PATH
-        },
-        &mut out,
-    );
+    one.poll(at(60), Path { datagram_max: 0, ..PATH }, &mut out);
     assert!(matches!(&out[..], [Outgoing::Stream(_)]));
     assert_eq!(frames(&out).len(), 2);
 }
@@ -331,12 +275,7 @@ fn one_key_has_one_state_on_the_stream_at_a_time() {
     let (mut one, mut two) = (open(1), open(2));
     let mut bytes = Vec::new();
     for round in 0..100 {
-        set(
-            &mut one,
-            at(round),
-            1,
-            &[u8::try_from(round).unwrap(); 2_000],
-        );
+        set(&mut one, at(round), 1, &[u8::try_from(round).unwrap(); 2_000]);
         bytes.extend(poll(&mut one, at(round)));
     }
     assert_eq!(bytes.len(), 1);
@@ -364,26 +303,13 @@ fn what_was_on_a_lost_stream_or_under_a_former_term_does_not_hold_up_the_stream(
 #[test]
 fn a_stream_copy_is_answered_on_the_stream_even_if_a_datagram_came_first() {
     let mut two = open(2);
-    let envelope = Envelope {
-        job: job(1),
-        stamp: Stamp {
-            term: 1,
-            revision: 1,
-        },
-        body: vec![],
-    };
+    let envelope = Envelope { job: job(1), stamp: Stamp { term: 1, revision: 1 }, body: vec![] };
     two.receive(at(0), Via::Datagram, StateKind::Report, &envelope);
-    assert_eq!(
-        two.receive(at(1), Via::Stream, StateKind::Report, &envelope),
-        Receipt::Old
-    );
+    assert_eq!(two.receive(at(1), Via::Stream, StateKind::Report, &envelope), Receipt::Old);
     two.accept(at(2), StateKind::Report, envelope.job, envelope.stamp);
     assert!(matches!(&poll(&mut two, at(20))[..], [Outgoing::Stream(_)]));
     two.receive(at(30), Via::Datagram, StateKind::Report, &envelope);
-    assert!(matches!(
-        &poll(&mut two, at(50))[..],
-        [Outgoing::Datagram(_)]
-    ));
+    assert!(matches!(&poll(&mut two, at(50))[..], [Outgoing::Datagram(_)]));
 }
 
 #[test]
@@ -401,11 +327,7 @@ fn a_new_connection_says_everything_again_by_stream() {
     assert!(matches!(&out[..], [Outgoing::Stream(_)]));
     two.disconnected();
     two.connected(at(60));
-    assert_eq!(
-        deliver(&mut two, at(80), &out),
-        [b"b"],
-        "the inbox remembers"
-    );
+    assert_eq!(deliver(&mut two, at(80), &out), [b"b"], "the inbox remembers");
     deliver(&mut one, at(100), &poll(&mut two, at(90)));
     assert!(one.settled());
 }
@@ -424,14 +346,7 @@ fn a_forgotten_state_is_not_said_any_more() {
 #[test]
 fn late_copies_are_known_for_a_minute_after_a_release() {
     let mut two = open(2);
-    let envelope = Envelope {
-        job: job(1),
-        stamp: Stamp {
-            term: 1,
-            revision: 1,
-        },
-        body: vec![],
-    };
+    let envelope = Envelope { job: job(1), stamp: Stamp { term: 1, revision: 1 }, body: vec![] };
     let receive = |two: &mut Channel, millis| {
         two.receive(at(millis), Via::Datagram, StateKind::Assign, &envelope)
     };
@@ -442,17 +357,8 @@ fn late_copies_are_known_for_a_minute_after_a_release() {
     assert_eq!(receive(&mut two, 60_000), Receipt::New);
     // A release does not outlive something newer.
     two.release(at(60_000), StateKind::Assign, job(1));
-    let newer = Envelope {
-        stamp: Stamp {
-            term: 1,
-            revision: 2,
-        },
-        ..envelope.clone()
-    };
-    assert_eq!(
-        two.receive(at(60_001), Via::Datagram, StateKind::Assign, &newer),
-        Receipt::New
-    );
+    let newer = Envelope { stamp: Stamp { term: 1, revision: 2 }, ..envelope.clone() };
+    assert_eq!(two.receive(at(60_001), Via::Datagram, StateKind::Assign, &newer), Receipt::New);
     assert_eq!(receive(&mut two, 200_000), Receipt::Old);
 }
 
@@ -467,19 +373,12 @@ fn outbox_and_inbox_have_limits_that_show() {
     for number in 0..100_000 {
         let job = id(number % limit::OUTBOX_SLOTS_MAX as u64);
         let body = number.to_le_bytes().to_vec();
-        one.set(at(0), StateKind::Report, job, body, Pace::Relaxed)
-            .unwrap();
+        one.set(at(0), StateKind::Report, job, body, Pace::Relaxed).unwrap();
     }
     assert_eq!(one.outbox_len(), limit::OUTBOX_SLOTS_MAX);
     let more = one.set(at(0), StateKind::Report, id(u64::MAX), vec![], Pace::Now);
     assert_eq!(more, Err(SetError::Full(limit::OUTBOX_SLOTS_MAX)));
-    let long = one.set(
-        at(0),
-        StateKind::Want,
-        id(0),
-        vec![0; limit::FRAME_LEN_MAX],
-        Pace::Now,
-    );
+    let long = one.set(at(0), StateKind::Want, id(0), vec![0; limit::FRAME_LEN_MAX], Pace::Now);
     assert!(matches!(long, Err(SetError::TooLong { .. })));
 
     let mut polls = 0;
@@ -494,23 +393,9 @@ fn outbox_and_inbox_have_limits_that_show() {
         polls += 1;
     }
     assert_eq!(polls, limit::OUTBOX_SLOTS_MAX.div_ceil(POLL_FRAMES_MAX));
-    assert!(
-        newest
-            .values()
-            .all(|number| *number >= 100_000 - limit::OUTBOX_SLOTS_MAX as u64)
-    );
-    assert_eq!(
-        (newest.len(), two.inbox_len()),
-        (limit::OUTBOX_SLOTS_MAX, limit::INBOX_SLOTS_MAX)
-    );
-    let extra = Envelope {
-        job: id(u64::MAX),
-        stamp: Stamp {
-            term: 1,
-            revision: 1,
-        },
-        body: vec![],
-    };
+    assert!(newest.values().all(|number| *number >= 100_000 - limit::OUTBOX_SLOTS_MAX as u64));
+    assert_eq!((newest.len(), two.inbox_len()), (limit::OUTBOX_SLOTS_MAX, limit::INBOX_SLOTS_MAX));
+    let extra = Envelope { job: id(u64::MAX), stamp: Stamp { term: 1, revision: 1 }, body: vec![] };
     let receive = |two: &mut Channel| two.receive(at(2), Via::Stream, StateKind::Report, &extra);
     assert_eq!(receive(&mut two), Receipt::Full);
     two.release(at(2), StateKind::Report, id(0));
@@ -530,21 +415,10 @@ fn outbox_and_inbox_have_limits_that_show() {
 #[test]
 fn acknowledgements_fill_datagrams_and_never_exceed_their_limits() {
     let mut two = open(2);
-    let stamp = Stamp {
-        term: u64::MAX,
-        revision: u64::MAX,
-    };
+    let stamp = Stamp { term: u64::MAX, revision: u64::MAX };
     for number in 0..200 {
-        let envelope = Envelope {
-            job: job(number),
-            stamp,
-            body: vec![],
-        };
-        let via = if number < 100 {
-            Via::Datagram
-        } else {
-            Via::Stream
-        };
+        let envelope = Envelope { job: job(number), stamp, body: vec![] };
+        let via = if number < 100 { Via::Datagram } else { Via::Stream };
         two.receive(at(0), via, StateKind::Offer, &envelope);
         two.accept(at(0), StateKind::Offer, envelope.job, stamp);
     }
@@ -557,13 +431,7 @@ fn acknowledgements_fill_datagrams_and_never_exceed_their_limits() {
     assert_eq!(acks, 200);
     let datagrams: Vec<usize> = out
         .iter()
-        .filter_map(|out| {
-            if let Outgoing::Datagram(d) = out {
-                Some(d.len())
-            } else {
-                None
-            }
-        })
+        .filter_map(|out| if let Outgoing::Datagram(d) = out { Some(d.len()) } else { None })
         .collect();
     assert_eq!(datagrams.len(), 4, "{datagrams:?}");
     assert!(datagrams.iter().all(|len| *len <= limit::DATAGRAM_LEN_MAX));
@@ -582,15 +450,7 @@ fn beats_go_once_a_second_while_there_is_a_connection() {
             beats.push((wake, beat.number, beat.disk_free));
         }
     }
-    assert_eq!(
-        beats,
-        [
-            (at(0), 0, 5),
-            (at(1_000), 1, 5),
-            (at(2_000), 2, 5),
-            (at(3_000), 3, 5)
-        ]
-    );
+    assert_eq!(beats, [(at(0), 0, 5), (at(1_000), 1, 5), (at(2_000), 2, 5), (at(3_000), 3, 5)]);
     channel.disconnected();
     assert_eq!(channel.next_wake(), None);
 }
@@ -602,10 +462,7 @@ fn constant_change_does_not_hide_that_datagrams_fail() {
     for millis in 0..4_000u64 {
         set(&mut channel, at(millis), 1, &millis.to_le_bytes());
         let out = poll(&mut channel, at(millis));
-        by_stream += bodies(&out)
-            .iter()
-            .filter(|(via, _)| *via == Via::Stream)
-            .count();
+        by_stream += bodies(&out).iter().filter(|(via, _)| *via == Via::Stream).count();
     }
     assert_eq!(by_stream, 1);
 }
@@ -647,9 +504,7 @@ fn both_sides_agree_in_the_end_over_a_bad_path() {
                     flight.push((arrival, to_two, piece));
                 }
             }
-            let (now, later) = flight
-                .into_iter()
-                .partition(|(arrival, ..)| *arrival <= millis);
+            let (now, later) = flight.into_iter().partition(|(arrival, ..)| *arrival <= millis);
             flight = later;
             let now: Vec<(u64, bool, Outgoing)> = now;
             for (_, to_two, piece) in now {
@@ -679,20 +534,11 @@ fn both_sides_agree_in_the_end_over_a_bad_path() {
 #[test]
 fn frames_decode_to_what_was_set() {
     let mut channel = open(u64::MAX);
-    let body = codec::encode(&message::Offer {
-        pages: 3,
-        head: 1 << 40,
-        spare_bps: 7,
-    });
-    channel
-        .set(at(0), StateKind::Offer, job(3), body.clone(), Pace::Now)
-        .unwrap();
+    let body = codec::encode(&message::Offer { pages: 3, head: limit::CHUNKS_MAX, spare_bps: 7 });
+    channel.set(at(0), StateKind::Offer, job(3), body.clone(), Pace::Now).unwrap();
     let out = poll(&mut channel, at(0));
     let (_, kind, envelope) = states(&out).remove(0);
-    assert_eq!(
-        (kind, envelope.job, envelope.stamp.term),
-        (StateKind::Offer, job(3), u64::MAX)
-    );
+    assert_eq!((kind, envelope.job, envelope.stamp.term), (StateKind::Offer, job(3), u64::MAX));
     let offer: message::Offer = message::decode(&envelope.body).unwrap();
     assert_eq!(codec::encode(&offer), body);
 }

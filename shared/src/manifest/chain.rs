@@ -440,7 +440,10 @@ mod tests {
             ("directory as file", vec![open(0, "a/b", FILE), open(1, "a", FILE)]),
             ("name", vec![open(0, "../a", FILE)]),
             ("length", vec![open(0, "a", FILE), close(0, 1)]),
-            ("open at end", vec![open(0, "a", FILE), Entry::End { content_len: 0, digest: Hash::ZERO }]),
+            (
+                "open at end",
+                vec![open(0, "a", FILE), Entry::End { content_len: 0, digest: Hash::ZERO }],
+            ),
             ("content", vec![Entry::End { content_len: 1, digest: Hash::ZERO }]),
         ];
         for (what, entries) in wrong {

@@ -63,9 +63,20 @@ mod tests {
             assert_eq!(check_object_name(right), Ok(()), "{right:?}");
         }
         let long = "x/".repeat(2048) + "y";
-        for wrong in
-            ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a\0b", "a\nb", "a\u{85}b", &"x".repeat(256), &long]
-        {
+        for wrong in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/../b",
+            "a\0b",
+            "a\nb",
+            "a\u{85}b",
+            &"x".repeat(256),
+            &long,
+        ] {
             assert!(check_object_name(wrong).is_err(), "{wrong:?}");
         }
     }

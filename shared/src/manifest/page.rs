@@ -123,7 +123,9 @@ impl Page {
             Entry::Chunk { len, hash, slices } => Some((*len, hash, slices.as_slice())),
             Entry::Open { .. } | Entry::Close { .. } | Entry::End { .. } => None,
         });
-        (self.first_chunk..).zip(chunks).map(|(number, (len, hash, slices))| (number, len, hash, slices))
+        (self.first_chunk..)
+            .zip(chunks)
+            .map(|(number, (len, hash, slices))| (number, len, hash, slices))
     }
 
     /// Length, hash and slices of chunk `number`, if this page describes it.
@@ -144,7 +146,8 @@ impl PageBytes {
         if !signed {
             return Ok(Self { body: record, signature: None });
         }
-        let short = || DecodeError::Invalid(format!("a page of {} bytes is unsigned", record.len()));
+        let short =
+            || DecodeError::Invalid(format!("a page of {} bytes is unsigned", record.len()));
         let signature = record.get(..SIGNATURE_LEN).ok_or_else(short)?;
         let signature = Signature::from_slice(signature).ok_or_else(short)?;
         Ok(Self { body: record.slice(SIGNATURE_LEN..), signature: Some(signature) })

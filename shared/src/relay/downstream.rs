@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::id::PeerId;
 use crate::wire::message::{Offer, StripeWant, Want};
 
-use super::{Effect, Relay, Next};
+use super::{Effect, Next, Relay};
 
 /// A peer that wants the job.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +64,8 @@ impl Downstream {
         self.cursors = cursors.collect();
         self.pages = self.pages.max(want.pages);
         let wanted = |chunk: &u64| {
-            let cursor = self.cursors.iter().find(|c| u64::from(c.stripe.stripe) == chunk % stripes);
+            let cursor =
+                self.cursors.iter().find(|c| u64::from(c.stripe.stripe) == chunk % stripes);
             cursor.is_some_and(|c| *chunk >= c.stripe.from)
         };
         self.late.retain(wanted);

@@ -125,6 +125,21 @@ impl Relay {
         }
     }
 
+    /// Sets how many chunks may be on their way. What was granted stays granted.
+    pub fn set_window(&mut self, window: u64) {
+        self.window = window.max(self.stripes);
+    }
+
+    /// Bits per second of content over the last seconds.
+    pub fn rate_bps(&mut self, now: Time) -> u64 {
+        self.rate.bits_per_second(now)
+    }
+
+    /// Whether anybody was offered the job or wants it from here.
+    pub fn has_receivers(&self) -> bool {
+        !self.downstreams.is_empty() || !self.invited.is_empty()
+    }
+
     /// Takes up what a restart has found: pages by [`Self::page`], then the chunks that are
     /// held and durable.
     pub fn restore(&mut self, held: &ChunkSet, complete: bool) {

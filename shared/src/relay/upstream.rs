@@ -107,7 +107,9 @@ impl Relay {
         let fed = self.feeders.iter().zip(&self.missing).zip(0u8..);
         for ((feeder, &missing), stripe) in fed {
             if feeder.as_ref() == Some(peer) && !(self.ended && missing >= self.chunks()) {
-                let credit = missing.saturating_add(self.window).min(limit::CHUNKS_MAX);
+                let granted = self.upstreams.get(peer).map_or(0, |up| up.credit(u64::from(stripe)));
+                let credit = missing.saturating_add(self.window).max(granted);
+                let credit = credit.min(limit::CHUNKS_MAX);
                 want.stripes.push(StripeWant { stripe, from: missing.min(credit), credit });
             }
         }

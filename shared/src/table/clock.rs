@@ -33,11 +33,7 @@ pub(super) struct BaseClock {
 impl BaseClock {
     /// A clock that stands at `at_start` when the process's clocks show `now` and `wall_ms`.
     pub(super) const fn new(now: Time, wall_ms: u64, at_start: Time) -> Self {
-        Self {
-            started: now,
-            at_start,
-            wall_ms_at_start: wall_ms,
-        }
+        Self { started: now, at_start, wall_ms_at_start: wall_ms }
     }
 
     /// Base time when the process's clock shows `now`.
@@ -62,9 +58,7 @@ impl BaseClock {
         let behind = self.at_start.since(at).as_millis();
         let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
         let behind = u64::try_from(behind).unwrap_or(u64::MAX);
-        self.wall_ms_at_start
-            .saturating_add(ahead)
-            .saturating_sub(behind)
+        self.wall_ms_at_start.saturating_add(ahead).saturating_sub(behind)
     }
 }
 
@@ -74,13 +68,8 @@ pub fn deadline_budget(dimensions: &Dimensions, size: u64) -> Duration {
     if let Some(seconds) = dimensions.deadline_s {
         return Duration::from_secs(seconds);
     }
-    let rate = dimensions
-        .rate_bps
-        .unwrap_or(u64::MAX)
-        .clamp(1, ASSUMED_RATE_BPS);
+    let rate = dimensions.rate_bps.unwrap_or(u64::MAX).clamp(1, ASSUMED_RATE_BPS);
     let expected_ms = u128::from(size) * 8 * 1_000 / u128::from(rate);
     let expected = Duration::from_millis(u64::try_from(expected_ms).unwrap_or(u64::MAX));
-    expected
-        .saturating_mul(DEADLINE_DEFAULT_FACTOR)
-        .max(DEADLINE_DEFAULT_MIN)
+    expected.saturating_mul(DEADLINE_DEFAULT_FACTOR).max(DEADLINE_DEFAULT_MIN)
 }

@@ -133,22 +133,13 @@ impl Job {
     /// When time alone changes something, in base time.
     pub(super) fn wake(&self) -> Option<Time> {
         if let Some(closed) = self.status.closed_us {
-            let kept = if self.status.is_dropping() {
-                Duration::ZERO
-            } else {
-                CONTENT_KEPT
-            };
+            let kept = if self.status.is_dropping() { Duration::ZERO } else { CONTENT_KEPT };
             return (!self.is_content_gone()).then(|| Time::from_micros(closed) + kept);
         }
-        let gone = self
-            .publisher_gone
-            .filter(|_| self.status.ended_us.is_none());
+        let gone = self.publisher_gone.filter(|_| self.status.ended_us.is_none());
         let gone = gone.map(|since| since + self.grace());
         let close = self.closing.as_ref().map(|closing| closing.until);
-        [gone, close.or_else(|| self.deadline())]
-            .into_iter()
-            .flatten()
-            .min()
+        [gone, close.or_else(|| self.deadline())].into_iter().flatten().min()
     }
 
     /// What a node is to be told.
@@ -200,10 +191,9 @@ impl Job {
     /// Tells watchers of a changed state; after closing nothing follows.
     pub(super) fn tell(&mut self, index: usize, turn: &mut Turn<'_>) {
         let open = !self.is_closed();
-        let (Some(node), Some(line)) = (
-            self.head.servers.names().get(index),
-            self.lines.get_mut(index),
-        ) else {
+        let (Some(node), Some(line)) =
+            (self.head.servers.names().get(index), self.lines.get_mut(index))
+        else {
             return;
         };
         let Some(state) = line.news(turn.presence.is_down(node)) else {
@@ -215,23 +205,12 @@ impl Job {
         };
         let node = node.to_string();
         if open {
-            self.event(
-                EventBody::Node {
-                    node,
-                    state,
-                    reason,
-                },
-                turn,
-            );
+            self.event(EventBody::Node { node, state, reason }, turn);
         }
     }
 
     fn event(&self, body: EventBody, turn: &mut Turn<'_>) {
-        turn.fx.push(Effect::Event {
-            job: self.id(),
-            at_ms: turn.wall_ms,
-            body,
-        });
+        turn.fx.push(Effect::Event { job: self.id(), at_ms: turn.wall_ms, body });
     }
 
     fn persist_status(&self, turn: &mut Turn<'_>) {
@@ -242,11 +221,7 @@ impl Job {
     fn persist_line(&self, index: usize, turn: &mut Turn<'_>) {
         if let (Some(node), Some(line)) = (self.name_of(index), self.lines.get(index)) {
             let record = Box::new(line.record());
-            turn.fx.push(Effect::Persist(Transition::Node(
-                self.id(),
-                node.clone(),
-                record,
-            )));
+            turn.fx.push(Effect::Persist(Transition::Node(self.id(), node.clone(), record)));
         }
     }
 
@@ -383,9 +358,7 @@ impl Job {
             }
             return;
         }
-        let gone = self
-            .publisher_gone
-            .filter(|_| self.status.ended_us.is_none());
+        let gone = self.publisher_gone.filter(|_| self.status.ended_us.is_none());
         if gone.is_some_and(|since| since + self.grace() <= turn.now) {
             let (client, grace) = (&self.head.client, self.head.dimensions.grace_s);
             let bytes = self.bytes;
@@ -430,17 +403,10 @@ impl Job {
 
     /// Asks every node that is behind, once.
     fn query(&mut self, turn: &mut Turn<'_>) {
-        let behind = self
-            .lines
-            .iter()
-            .enumerate()
-            .filter(|(_, line)| !line.is_complete());
+        let behind = self.lines.iter().enumerate().filter(|(_, line)| !line.is_complete());
         let awaited: BTreeSet<usize> = behind.map(|(index, _)| index).collect();
         for node in awaited.iter().filter_map(|index| self.name_of(*index)) {
-            turn.fx.push(Effect::Query {
-                node: node.clone(),
-                job: self.id(),
-            });
+            turn.fx.push(Effect::Query { node: node.clone(), job: self.id() });
         }
         let until = turn.now + limit::QUERY_PATIENCE.min(limit::CLOSING_MAX);
         self.closing = Some(Closing { until, awaited });
@@ -448,11 +414,7 @@ impl Job {
 
     /// The nodes that are behind had their chance.
     fn close_overdue(&mut self, turn: &mut Turn<'_>) {
-        let silent = self
-            .closing
-            .take()
-            .map(|closing| closing.awaited)
-            .unwrap_or_default();
+        let silent = self.closing.take().map(|closing| closing.awaited).unwrap_or_default();
         let missing: Vec<usize> = self
             .lines
             .iter()
@@ -463,10 +425,9 @@ impl Job {
         let mut account = Vec::new();
         for index in &missing {
             let why = self.why_missing(*index, silent.contains(index), turn.presence);
-            if let (Some(node), Some(line)) = (
-                self.head.servers.names().get(*index),
-                self.lines.get_mut(*index),
-            ) {
+            if let (Some(node), Some(line)) =
+                (self.head.servers.names().get(*index), self.lines.get_mut(*index))
+            {
                 account.push(format!("{node} ({why})"));
                 line.set_missing(why);
             }
@@ -492,18 +453,11 @@ impl Job {
         let (Some(node), Some(line)) = (self.name_of(index), self.lines.get(index)) else {
             return String::new();
         };
-        let of = self
-            .status
-            .size
-            .map_or_else(String::new, |size| format!(" of {size}"));
+        let of = self.status.size.map_or_else(String::new, |size| format!(" of {size}"));
         let bytes = line.bytes();
         match line.shown(presence.is_down(node)) {
             state @ (NodeJobState::Failed | NodeJobState::Lost) => {
-                format!(
-                    "{}: {}",
-                    state.as_str(),
-                    line.reason().unwrap_or("no reason given")
-                )
+                format!("{}: {}", state.as_str(), line.reason().unwrap_or("no reason given"))
             }
             NodeJobState::Unreachable => {
                 format!("unreachable, no answer to the query; {bytes}{of} bytes when last heard")

@@ -229,10 +229,7 @@ impl Line {
                 return Change::None;
             }
             let had = self.bytes;
-            return self.lose(
-                bytes,
-                format!("after a restart it has {bytes} of {had} bytes"),
-            );
+            return self.lose(bytes, format!("after a restart it has {bytes} of {had} bytes"));
         }
         let grown = bytes > self.bytes;
         if newer || grown {
@@ -267,11 +264,7 @@ impl Line {
         if self.is_complete() {
             return self.lose(0, "the node has dropped it".to_owned());
         }
-        let change = if self.stand == Stand::Failed {
-            Change::Verdict
-        } else {
-            Change::None
-        };
+        let change = if self.stand == Stand::Failed { Change::Verdict } else { Change::None };
         self.bytes = 0;
         self.early = false;
         if self.stand != Stand::Lost {

@@ -151,11 +151,7 @@ impl JobTable {
         };
         let transition = Transition::Created(Box::new(head.clone()), Box::new(status.clone()));
         fx.push(Effect::Persist(transition));
-        fx.push(Effect::Event {
-            job: id,
-            at_ms: wall_ms,
-            body: EventBody::Created,
-        });
+        fx.push(Effect::Event { job: id, at_ms: wall_ms, body: EventBody::Created });
         self.insert(Job::new(head, status, at));
         self.with(now, wall_ms, id, fx, |job, turn| {
             job.assign_all(turn);
@@ -167,15 +163,9 @@ impl JobTable {
     fn admissible(&self, new: &NewJob) -> Result<(), TableError> {
         let nodes = new.servers.names().len();
         if let Some(id) = self.open_names.get(&new.name) {
-            let own = self
-                .jobs
-                .get(id)
-                .filter(|job| job.head.client == new.client);
+            let own = self.jobs.get(id).filter(|job| job.head.client == new.client);
             let own = own.map(Job::id);
-            return Err(TableError::NameTaken {
-                name: new.name.clone(),
-                own,
-            });
+            return Err(TableError::NameTaken { name: new.name.clone(), own });
         }
         if nodes == 0 {
             return Err(TableError::NoServers);
@@ -201,11 +191,7 @@ impl JobTable {
     /// Takes up what happened. Effects are appended in the order in which they hold.
     pub fn step(&mut self, now: Time, wall_ms: u64, input: Input, fx: &mut Vec<Effect>) {
         match input {
-            Input::NodeUp {
-                node,
-                incarnation: _,
-                new_store,
-            } => {
+            Input::NodeUp { node, incarnation: _, new_store } => {
                 self.presence.set(&node, true);
                 self.node_up(now, wall_ms, &node, new_store, fx);
             }
@@ -225,16 +211,8 @@ impl JobTable {
                     job.assign(index, turn);
                 });
             }
-            Input::Report {
-                node,
-                incarnation,
-                job,
-                report,
-            } => {
-                let listed = self
-                    .jobs
-                    .get(&job)
-                    .is_some_and(|job| job.index(&node).is_some());
+            Input::Report { node, incarnation, job, report } => {
+                let listed = self.jobs.get(&job).is_some_and(|job| job.index(&node).is_some());
                 if report.phase == Phase::Dropped && !listed {
                     return;
                 }
@@ -242,12 +220,7 @@ impl JobTable {
                     job.hear(index, (incarnation, &report), false, turn);
                 });
             }
-            Input::Answer {
-                node,
-                incarnation,
-                job,
-                report,
-            } => {
+            Input::Answer { node, incarnation, job, report } => {
                 self.answer(now, wall_ms, (node, incarnation, job), report, fx);
             }
             Input::Content { job, bytes, end } => {
@@ -382,17 +355,11 @@ impl JobTable {
         (id, reason, state): (JobId, &str, JobState),
         fx: &mut Vec<Effect>,
     ) -> Result<(), TableError> {
-        let job = self
-            .jobs
-            .get(&id)
-            .ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
+        let job = self.jobs.get(&id).ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
         match job.status.state {
             closed if closed == state => return Ok(()),
             closed if closed.is_closed() => {
-                return Err(TableError::Closed {
-                    job: id,
-                    state: closed,
-                });
+                return Err(TableError::Closed { job: id, state: closed });
             }
             _ => {}
         }
@@ -436,16 +403,7 @@ impl JobTable {
         };
         let now_at = self.clock.at(now);
         let (presence, clock) = (&self.presence, &self.clock);
-        act(
-            job,
-            &mut Turn {
-                now: now_at,
-                wall_ms,
-                presence,
-                clock,
-                fx,
-            },
-        );
+        act(job, &mut Turn { now: now_at, wall_ms, presence, clock, fx });
         self.refile(id, fx);
         self.evict(fx, now, wall_ms);
     }
@@ -487,11 +445,7 @@ impl JobTable {
             (None, None) => !self.lossy,
         };
         if drop {
-            fx.push(Effect::Assign {
-                node: node.clone(),
-                job: id,
-                order: Assign::Drop,
-            });
+            fx.push(Effect::Assign { node: node.clone(), job: id, order: Assign::Drop });
         }
     }
 
@@ -552,17 +506,9 @@ impl JobTable {
             let at = self.clock.at(now);
             if let Some(job) = self.jobs.get_mut(&id) {
                 let (presence, clock) = (&self.presence, &self.clock);
-                job.drop_content(&mut Turn {
-                    now: at,
-                    wall_ms,
-                    presence,
-                    clock,
-                    fx,
-                });
+                job.drop_content(&mut Turn { now: at, wall_ms, presence, clock, fx });
             }
-            let dropping = self
-                .take_out(id)
-                .is_some_and(|job| job.status.is_dropping());
+            let dropping = self.take_out(id).is_some_and(|job| job.status.is_dropping());
             self.archived.insert(id, dropping);
             if self.archived.len() > ARCHIVED_MAX {
                 self.archived.pop_first();

@@ -23,27 +23,17 @@ impl JobTable {
             JobRef::Id(id) => self.jobs.get(id).filter(visible),
             JobRef::Name(name) => {
                 let open = self.open_names.get(name).and_then(|id| self.jobs.get(id));
-                let closed = self
-                    .closed
-                    .iter()
-                    .rev()
-                    .filter_map(|(_, id)| self.jobs.get(id));
-                let mut named = open
-                    .into_iter()
-                    .chain(closed.filter(|job| job.head.name == *name));
+                let closed = self.closed.iter().rev().filter_map(|(_, id)| self.jobs.get(id));
+                let mut named = open.into_iter().chain(closed.filter(|job| job.head.name == *name));
                 named.find(visible)
             }
         };
-        found
-            .map(Job::id)
-            .ok_or_else(|| TableError::UnknownJob(wanted.clone()))
+        found.map(Job::id).ok_or_else(|| TableError::UnknownJob(wanted.clone()))
     }
 
     /// A job with its nodes.
     pub fn view(&self, id: JobId) -> Option<JobView> {
-        self.jobs
-            .get(&id)
-            .map(|job| job.view(&self.presence, &self.clock))
+        self.jobs.get(&id).map(|job| job.view(&self.presence, &self.clock))
     }
 
     /// The jobs that `asker` may see, without their nodes, the newest last.

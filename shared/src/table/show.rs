@@ -15,10 +15,7 @@ impl Job {
         let line = |(name, line): (&crate::id::Name, &super::line::Line)| {
             line.view(name.as_str(), presence.is_down(name))
         };
-        JobView {
-            nodes: names.zip(&self.lines).map(line).collect(),
-            ..self.outline(clock)
-        }
+        JobView { nodes: names.zip(&self.lines).map(line).collect(), ..self.outline(clock) }
     }
 
     /// The job without its nodes, its reason cut to what a list has room for.
@@ -56,10 +53,6 @@ impl Job {
         let nodes = lines
             .map(|(name, line)| line.progress_view(name.as_str(), presence.is_down(name)))
             .collect();
-        EventBody::Progress {
-            size: self.status.size,
-            bytes: self.bytes,
-            nodes,
-        }
+        EventBody::Progress { size: self.status.size, bytes: self.bytes, nodes }
     }
 }

@@ -72,12 +72,7 @@ fn new_job(number: u64, client: &str, nodes: &[&str], dimensions: Dimensions) ->
 }
 
 fn report(phase: Phase, bytes: u64) -> Report {
-    Report {
-        phase,
-        bytes,
-        rate_bps: 8,
-        upstreams: vec![Source::Base],
-    }
+    Report { phase, bytes, rate_bps: 8, upstreams: vec![Source::Base] }
 }
 
 const END: Option<(u64, Hash)> = Some((100, Hash([9; 32])));
@@ -96,12 +91,7 @@ impl World {
     }
 
     fn restart(kept: Restored, now: Time, wall_ms: u64) -> Self {
-        Self {
-            table: JobTable::new(now, wall_ms, kept.clone()),
-            now,
-            wall_ms,
-            kept,
-        }
+        Self { table: JobTable::new(now, wall_ms, kept.clone()), now, wall_ms, kept }
     }
 
     fn wait(&mut self, time: Duration) {
@@ -115,9 +105,7 @@ impl World {
                 keep(&mut self.kept, transition.clone());
             }
         }
-        fx.into_iter()
-            .filter(|effect| !matches!(effect, Effect::Persist(_)))
-            .collect()
+        fx.into_iter().filter(|effect| !matches!(effect, Effect::Persist(_))).collect()
     }
 
     fn create(&mut self, new: NewJob) -> Result<Created, TableError> {
@@ -134,29 +122,16 @@ impl World {
     }
 
     fn up(&mut self, node: &str) -> Vec<Effect> {
-        self.step(Input::NodeUp {
-            node: name(node),
-            incarnation: 1,
-            new_store: false,
-        })
+        self.step(Input::NodeUp { node: name(node), incarnation: 1, new_store: false })
     }
 
     fn report(&mut self, node: &str, incarnation: u64, phase: Phase, bytes: u64) -> Vec<Effect> {
         let (node, report) = (name(node), report(phase, bytes));
-        self.step(Input::Report {
-            node,
-            incarnation,
-            job: id(1),
-            report,
-        })
+        self.step(Input::Report { node, incarnation, job: id(1), report })
     }
 
     fn content(&mut self, bytes: u64, end: Option<(u64, Hash)>) -> Vec<Effect> {
-        self.step(Input::Content {
-            job: id(1),
-            bytes,
-            end,
-        })
+        self.step(Input::Content { job: id(1), bytes, end })
     }
 
     fn after(&mut self, time: Duration) -> Vec<Effect> {
@@ -177,25 +152,15 @@ impl World {
 
 fn keep(kept: &mut Restored, transition: Transition) {
     let row = |kept: &'_ mut Restored, id| {
-        kept.rows
-            .iter()
-            .position(|row| row.head.id == id)
-            .map(|at| kept.rows.remove(at))
+        kept.rows.iter().position(|row| row.head.id == id).map(|at| kept.rows.remove(at))
     };
     match transition {
         Transition::Created(head, status) => {
-            kept.rows.push(Row {
-                head: *head,
-                status: *status,
-                nodes: Vec::new(),
-            });
+            kept.rows.push(Row { head: *head, status: *status, nodes: Vec::new() });
         }
         Transition::Status(id, status) => {
             if let Some(row) = row(kept, id) {
-                kept.rows.push(Row {
-                    status: *status,
-                    ..row
-                });
+                kept.rows.push(Row { status: *status, ..row });
             }
         }
         Transition::Node(id, node, record) => {
@@ -216,19 +181,14 @@ fn three(dimensions: Dimensions) -> World {
     for node in ["a", "b", "c"] {
         world.up(node);
     }
-    world
-        .create(new_job(1, "t", &["a", "b", "c"], dimensions))
-        .unwrap();
+    world.create(new_job(1, "t", &["a", "b", "c"], dimensions)).unwrap();
     world.step(Input::PublisherBack { job: id(1) });
     world
 }
 
 fn closings(fx: &[Effect]) -> Vec<JobState> {
     let closed = fx.iter().filter_map(|effect| match effect {
-        Effect::Event {
-            body: EventBody::Closed(view),
-            ..
-        } => Some(view.state),
+        Effect::Event { body: EventBody::Closed(view), .. } => Some(view.state),
         _ => None,
     });
     closed.collect()
@@ -252,18 +212,14 @@ const fn kind(order: &Assign) -> &'static str {
 
 fn told(fx: &[Effect]) -> BTreeMap<String, NodeJobState> {
     let nodes = fx.iter().filter_map(|effect| match effect {
-        Effect::Event {
-            body: EventBody::Node { node, state, .. },
-            ..
-        } => Some((node.clone(), *state)),
+        Effect::Event { body: EventBody::Node { node, state, .. }, .. } => {
+            Some((node.clone(), *state))
+        }
         _ => None,
     });
     nodes.collect()
 }
 
 fn each(nodes: &[&str], kind: &'static str) -> Vec<(String, &'static str)> {
-    nodes
-        .iter()
-        .map(|node| ((*node).to_owned(), kind))
-        .collect()
+    nodes.iter().map(|node| ((*node).to_owned(), kind)).collect()
 }

@@ -100,11 +100,10 @@ mod tests {
         }
         assert!(reader.is_empty());
         assert_eq!(found, datagram_frames(&bytes).unwrap());
-        assert_eq!(found.iter().map(|f| (f.kind, f.body.len())).collect::<Vec<_>>(), [
-            (1, 3),
-            (200, 0),
-            (3, 300)
-        ]);
+        assert_eq!(
+            found.iter().map(|f| (f.kind, f.body.len())).collect::<Vec<_>>(),
+            [(1, 3), (200, 0), (3, 300)]
+        );
     }
 
     #[test]

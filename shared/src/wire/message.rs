@@ -329,8 +329,15 @@ pub fn decode<T: Checked>(bytes: &[u8]) -> Result<T, DecodeError> {
     if bytes.len() > T::LEN_MAX {
         return Err(DecodeError::TooLong { len: bytes.len(), limit: T::LEN_MAX });
     }
-    // In memory, elements take up to 16 times their bytes; see `codec::decode`.
-    let value: T = codec::decode::<_, { 16 * limit::LIST_FRAME_LEN_MAX }>(bytes)?;
+    // In memory, elements take up to 16 times their bytes; see `codec::decode`. What the
+    // codec may allocate follows the size of the message in three steps.
+    let value: T = if T::LEN_MAX <= 4_096 {
+        codec::decode::<_, { 16 * 4_096 }>(bytes)?
+    } else if T::LEN_MAX <= limit::FRAME_LEN_MAX {
+        codec::decode::<_, { 16 * limit::FRAME_LEN_MAX }>(bytes)?
+    } else {
+        codec::decode::<_, { 16 * limit::LIST_FRAME_LEN_MAX }>(bytes)?
+    };
     value.check()?;
     Ok(value)
 }
@@ -353,8 +360,19 @@ plain! {
     Welcome: 256,
     Beat: 32,
     Query: 64,
-    Offer: 64,
     Hash: 32,
+}
+
+impl Checked for Offer {
+    const LEN_MAX: usize = 64;
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.head > limit::CHUNKS_MAX || self.pages > limit::PAGES_MAX {
+            let (head, pages) = (self.head, self.pages);
+            let text = format!("{head} chunks and {pages} pages are beyond every job");
+            return Err(DecodeError::Invalid(text));
+        }
+        Ok(())
+    }
 }
 
 impl Checked for Hello {

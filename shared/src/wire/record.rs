@@ -139,7 +139,13 @@ impl RecordWriter {
     }
 }
 
-fn header(kind: RecordKind, len: usize, total: usize, offset: usize, number: u64) -> [u8; HEADER_LEN] {
+fn header(
+    kind: RecordKind,
+    len: usize,
+    total: usize,
+    offset: usize,
+    number: u64,
+) -> [u8; HEADER_LEN] {
     let [len0, len1, ..] = (len as u32).to_le_bytes();
     let [total0, total1, total2, _] = (total as u32).to_le_bytes();
     let [at0, at1, at2, _] = (offset as u32).to_le_bytes();
@@ -368,7 +374,9 @@ mod tests {
     #[test]
     fn records_are_found_in_any_order_of_arrival() {
         let (want, stream) = sample();
-        for (seed, cut) in [(0u64, 1_400usize), (1, 1), (2, 7), (3, 8_192), (4, 100_000), (5, 1_337)] {
+        for (seed, cut) in
+            [(0u64, 1_400usize), (1, 1), (2, 7), (3, 8_192), (4, 100_000), (5, 1_337)]
+        {
             let mut pieces: Vec<(u64, Bytes)> = stream
                 .chunks(cut)
                 .enumerate()
@@ -423,7 +431,8 @@ mod tests {
         assert!(matches!(refuse(&with(5, 0xff)), RecordError::Length { .. }));
         assert!(matches!(refuse(&with(6, 1)), RecordError::Bounds { .. }));
         let mut reader = RecordReader::new();
-        let mut far = |block: u64| reader.push(block * BLOCK_LEN + 1, Bytes::from_static(b"x"), |_| {});
+        let mut far =
+            |block: u64| reader.push(block * BLOCK_LEN + 1, Bytes::from_static(b"x"), |_| {});
         (0..BLOCKS_OPEN_MAX as u64).for_each(|block| far(block).unwrap());
         assert_eq!(far(BLOCKS_OPEN_MAX as u64), Err(RecordError::Blocks));
     }

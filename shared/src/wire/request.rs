@@ -137,6 +137,9 @@ impl Checked for Request {
                 let len = reason.len();
                 Err(DecodeError::TooLong { len, limit: limit::REASON_LEN_MAX })
             }
+            Self::LabelNode { labels, .. } if labels.len() > limit::SELECTORS_MAX => {
+                Err(DecodeError::Invalid(format!("{} labels at once", labels.len())))
+            }
             Self::LabelNode { labels, .. } => labels.iter().try_for_each(|(key, value)| {
                 crate::job::parse_label(&format!("{key}={value}"))
                     .map(drop)
@@ -157,4 +160,20 @@ impl Checked for Request {
 
 impl Checked for Reply {
     const LEN_MAX: usize = limit::LIST_FRAME_LEN_MAX;
+    fn check(&self) -> Result<(), DecodeError> {
+        match self {
+            Self::Servers(list) if list.names().len() > limit::SERVERS_MAX => {
+                let text = format!("a server list of {} names", list.names().len());
+                Err(DecodeError::Invalid(text))
+            }
+            Self::Created(_)
+            | Self::Jobs(_)
+            | Self::Job(_)
+            | Self::Event(_)
+            | Self::Nodes(_)
+            | Self::Done
+            | Self::Servers(_)
+            | Self::Refused(_) => Ok(()),
+        }
+    }
 }

@@ -29,7 +29,6 @@ pub const fn may_send(sender: Role, kind: FrameType, receiver: Role) -> bool {
             F::Welcome
                 | F::Beat
                 | F::Acks
-                | F::Reconcile
                 | F::Goodbye
                 | F::GoodbyeAck
                 | F::Query
@@ -57,9 +56,9 @@ pub const fn may_send(sender: Role, kind: FrameType, receiver: Role) -> bool {
         (Base, Client | Operator) => {
             matches!(kind, F::Welcome | F::Acks | F::Goodbye | F::GoodbyeAck | F::Want | F::Reply)
         }
-        (Base, Base) | (Client | Operator, Node | Client | Operator) | (Node, Client | Operator) => {
-            false
-        }
+        (Base, Base)
+        | (Client | Operator, Node | Client | Operator)
+        | (Node, Client | Operator) => false,
     }
 }
 

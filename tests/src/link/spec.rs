@@ -24,9 +24,7 @@ pub struct Chance {
 
 impl Chance {
     /// Certainty.
-    pub const ALWAYS: Self = Self {
-        billionths: 1_000_000_000,
-    };
+    pub const ALWAYS: Self = Self { billionths: 1_000_000_000 };
     /// Impossibility.
     pub const NEVER: Self = Self { billionths: 0 };
 
@@ -232,11 +230,7 @@ impl fmt::Display for LinkSpec {
             Some(Queue::Bytes(bytes)) => write!(f, " {}-queue", Scaled(bytes, SIZE_UNITS))?,
             Some(Queue::Time(time)) => write!(f, " {}-queue", Time(time))?,
         }
-        if self.down {
-            f.write_str(" down")
-        } else {
-            Ok(())
-        }
+        if self.down { f.write_str(" down") } else { Ok(()) }
     }
 }
 
@@ -244,12 +238,7 @@ fn write_loss(f: &mut fmt::Formatter<'_>, loss: Loss) -> fmt::Result {
     match loss {
         Loss::Random(Chance::NEVER) => Ok(()),
         Loss::Random(chance) => write!(f, " {chance}-loss"),
-        Loss::GilbertElliott {
-            to_bad,
-            to_good,
-            in_bad,
-            in_good,
-        } => {
+        Loss::GilbertElliott { to_bad, to_good, in_bad, in_good } => {
             write!(f, " ge({to_bad},{to_good}")?;
             if in_bad != Chance::ALWAYS || in_good != Chance::NEVER {
                 write!(f, ",{in_bad},{in_good}")?;
@@ -260,24 +249,10 @@ fn write_loss(f: &mut fmt::Formatter<'_>, loss: Loss) -> fmt::Result {
 }
 
 type Unit = (&'static str, u64);
-const TIME_UNITS: &[Unit] = &[
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1_000),
-    ("ns", 1),
-];
-const RATE_UNITS: &[Unit] = &[
-    ("Gbit", 1_000_000_000),
-    ("Mbit", 1_000_000),
-    ("Kbit", 1_000),
-    ("bit", 1),
-];
-const SIZE_UNITS: &[Unit] = &[
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const TIME_UNITS: &[Unit] = &[("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+const RATE_UNITS: &[Unit] =
+    &[("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("Kbit", 1_000), ("bit", 1)];
+const SIZE_UNITS: &[Unit] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A whole number in the largest unit that holds it exactly.
 struct Scaled(u64, &'static [Unit]);
@@ -332,9 +307,7 @@ impl Words {
             Some((value, "reorder")) => set(&mut self.reorder, chance(value, word)?, word),
             Some((value, "corrupt")) => set(&mut self.corrupt, chance(value, word)?, word),
             Some((value, "queue")) => set(&mut self.queue, queue(value, word)?, word),
-            None | Some(_) => Err(LinkSpecError::UnknownWord {
-                word: word.to_owned(),
-            }),
+            None | Some(_) => Err(LinkSpecError::UnknownWord { word: word.to_owned() }),
         }
     }
 
@@ -375,9 +348,7 @@ impl Words {
 fn set<T>(slot: &mut Option<T>, value: T, word: &str) -> Result<(), LinkSpecError> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(LinkSpecError::Repeated {
-            word: word.to_owned(),
-        }),
+        Some(_) => Err(LinkSpecError::Repeated { word: word.to_owned() }),
     }
 }
 
@@ -388,12 +359,8 @@ fn has_unit(word: &str, units: &[Unit]) -> bool {
 
 fn time(value: &str, word: &str) -> Result<Duration, LinkSpecError> {
     let limit = super::nanos(MAX_TIME);
-    let nanos = quantity(value, TIME_UNITS, limit).ok_or_else(|| {
-        bad(
-            word,
-            "a time of whole nanoseconds up to 60 s, such as `40ms`",
-        )
-    })?;
+    let nanos = quantity(value, TIME_UNITS, limit)
+        .ok_or_else(|| bad(word, "a time of whole nanoseconds up to 60 s, such as `40ms`"))?;
     Ok(Duration::from_nanos(nanos))
 }
 
@@ -409,19 +376,11 @@ fn queue(value: &str, word: &str) -> Result<Queue, LinkSpecError> {
     }
     quantity(value, TIME_UNITS, super::nanos(MAX_TIME))
         .map(|nanos| Queue::Time(Duration::from_nanos(nanos)))
-        .ok_or_else(|| {
-            bad(
-                word,
-                "a size up to 1GiB or a time up to 60s, such as `256KiB-queue`",
-            )
-        })
+        .ok_or_else(|| bad(word, "a size up to 1GiB or a time up to 60s, such as `256KiB-queue`"))
 }
 
 fn loss(value: &str, word: &str) -> Result<Loss, LinkSpecError> {
-    let Some(burst) = value
-        .strip_prefix("ge(")
-        .and_then(|rest| rest.strip_suffix(')'))
-    else {
+    let Some(burst) = value.strip_prefix("ge(").and_then(|rest| rest.strip_suffix(')')) else {
         return chance(value, word).map(Loss::Random);
     };
     let chances: Result<Vec<_>, _> = burst.split(',').map(|part| chance(part, word)).collect();
@@ -430,18 +389,10 @@ fn loss(value: &str, word: &str) -> Result<Loss, LinkSpecError> {
         [to_bad, to_good, in_bad] => (*to_bad, *to_good, *in_bad, Chance::NEVER),
         [to_bad, to_good, in_bad, in_good] => (*to_bad, *to_good, *in_bad, *in_good),
         _ => {
-            return Err(bad(
-                word,
-                "two to four percentages, such as `ge(0.1%,20%)-loss`",
-            ));
+            return Err(bad(word, "two to four percentages, such as `ge(0.1%,20%)-loss`"));
         }
     };
-    Ok(Loss::GilbertElliott {
-        to_bad,
-        to_good,
-        in_bad,
-        in_good,
-    })
+    Ok(Loss::GilbertElliott { to_bad, to_good, in_bad, in_good })
 }
 
 fn chance(value: &str, word: &str) -> Result<Chance, LinkSpecError> {
@@ -452,16 +403,11 @@ fn chance(value: &str, word: &str) -> Result<Chance, LinkSpecError> {
 }
 
 fn bad(word: &str, needs: &'static str) -> LinkSpecError {
-    LinkSpecError::BadValue {
-        word: word.to_owned(),
-        needs,
-    }
+    LinkSpecError::BadValue { word: word.to_owned(), needs }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| c != '.' && !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 

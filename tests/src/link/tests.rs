@@ -32,11 +32,7 @@ fn splitmix_gives_the_published_numbers() {
     let got: Vec<u64> = (0..3).map(|_| rng.next_u64()).collect();
     assert_eq!(
         got,
-        [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423
-        ]
+        [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
     );
 }
 
@@ -58,43 +54,18 @@ fn display_parses_back() {
         assert_eq!(spec(&spec(text).to_string()), spec(text));
     }
     assert_eq!(spec("0.2ms"), spec("200us"));
-    assert_eq!(
-        spec("1.5Mbit 0.5MiB-queue 2s"),
-        spec("2000ms 1500Kbit 512KiB-queue")
-    );
-    assert_eq!(
-        spec("1ms ge(1%,25%,100%)-loss"),
-        spec("1ms ge(1%,25%)-loss")
-    );
+    assert_eq!(spec("1.5Mbit 0.5MiB-queue 2s"), spec("2000ms 1500Kbit 512KiB-queue"));
+    assert_eq!(spec("1ms ge(1%,25%,100%)-loss"), spec("1ms ge(1%,25%)-loss"));
     assert_eq!(LinkSpec::default(), spec("0ms"));
 }
 
 #[test]
 fn unknown_words_are_named_with_the_known_ones() {
-    for word in [
-        "fast",
-        "5ms-jiter",
-        "40sec",
-        "loss-1%",
-        "DOWN",
-        "50mbps",
-        "40",
-        "-",
-        "40ms-",
-    ] {
+    for word in ["fast", "5ms-jiter", "40sec", "loss-1%", "DOWN", "50mbps", "40", "-", "40ms-"] {
         let error = format!("40s {word}").parse::<LinkSpec>().unwrap_err();
-        assert_eq!(
-            error,
-            LinkSpecError::UnknownWord {
-                word: word.to_owned()
-            },
-            "{word}"
-        );
+        assert_eq!(error, LinkSpecError::UnknownWord { word: word.to_owned() }, "{word}");
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("`{word}`")) && text.contains("256KiB-queue"),
-            "{text}"
-        );
+        assert!(text.contains(&format!("`{word}`")) && text.contains("256KiB-queue"), "{text}");
     }
 }
 
@@ -131,14 +102,8 @@ fn values_that_cannot_be_are_refused() {
         );
     }
     assert_eq!("".parse::<LinkSpec>(), Err(LinkSpecError::Empty));
-    assert!(matches!(
-        "1ms 2ms".parse::<LinkSpec>(),
-        Err(LinkSpecError::Repeated { .. })
-    ));
-    assert!(matches!(
-        "1%-loss 1%-loss".parse::<LinkSpec>(),
-        Err(LinkSpecError::Repeated { .. })
-    ));
+    assert!(matches!("1ms 2ms".parse::<LinkSpec>(), Err(LinkSpecError::Repeated { .. })));
+    assert!(matches!("1%-loss 1%-loss".parse::<LinkSpec>(), Err(LinkSpecError::Repeated { .. })));
     for text in [
         "1ms 2ms-jitter",
         "1ms jitter-reorders",
@@ -147,10 +112,7 @@ fn values_that_cannot_be_are_refused() {
         "1ms 2ms-late",
     ] {
         let result = text.parse::<LinkSpec>();
-        assert!(
-            matches!(result, Err(LinkSpecError::Incomplete { .. })),
-            "{text}: {result:?}"
-        );
+        assert!(matches!(result, Err(LinkSpecError::Incomplete { .. })), "{text}: {result:?}");
     }
 }
 
@@ -168,10 +130,7 @@ fn rate_spaces_packets_by_their_time_on_the_wire() {
     let got: Vec<_> = (0..3).map(|_| arrival(link.offer(ms(5), 1250))).collect();
     assert_eq!(got, [ms(16), ms(17), ms(18)]);
     // 2.5 ms later one of the three is on the wire still; half of it has left.
-    assert_eq!(
-        arrival(link.offer(Duration::from_micros(7_500), 1250)),
-        ms(19)
-    );
+    assert_eq!(arrival(link.offer(Duration::from_micros(7_500), 1250)), ms(19));
     // An idle link starts at once.
     assert_eq!(arrival(link.offer(ms(100), 2500)), ms(112));
 }
@@ -180,13 +139,7 @@ fn rate_spaces_packets_by_their_time_on_the_wire() {
 fn queue_takes_what_fits_and_no_more() {
     let mut link = link("10ms 10Mbit 5000B-queue");
     let verdicts: Vec<_> = (0..5).map(|_| link.offer(ms(0), 1250)).collect();
-    assert_eq!(
-        verdicts
-            .iter()
-            .filter(|v| **v == Verdict::QueueFull)
-            .count(),
-        1
-    );
+    assert_eq!(verdicts.iter().filter(|v| **v == Verdict::QueueFull).count(), 1);
     assert_eq!(verdicts[4], Verdict::QueueFull, "the tail is dropped");
     // After 1 ms there is room for one packet, not for two.
     assert_eq!(arrival(link.offer(ms(1), 1250)), ms(15));
@@ -221,24 +174,14 @@ fn saturated_link_carries_its_rate() {
         }
     }
     let megabits = f64::from(delivered_by_1s) * 8.0 / 1e6;
-    assert!(
-        (49.9..=50.0).contains(&megabits),
-        "{megabits} Mbit in one second"
-    );
+    assert!((49.9..=50.0).contains(&megabits), "{megabits} Mbit in one second");
 }
 
 #[test]
 fn random_loss_is_what_was_asked() {
-    for (text, want) in [
-        ("1ms 1%-loss", 0.01),
-        ("1ms 15%-loss", 0.15),
-        ("1ms 0.1%-loss", 0.001),
-    ] {
+    for (text, want) in [("1ms 1%-loss", 0.01), ("1ms 15%-loss", 0.15), ("1ms 0.1%-loss", 0.001)] {
         let mut link = link(text);
-        let lost = offer_many(&mut link, 200_000)
-            .iter()
-            .filter(|v| **v == Verdict::Lost)
-            .count();
+        let lost = offer_many(&mut link, 200_000).iter().filter(|v| **v == Verdict::Lost).count();
         assert_eq!(link.counters().lost, lost as u64);
         let share = lost as f64 / 200_000.0;
         // Five standard deviations of a binomial share.
@@ -252,18 +195,12 @@ fn random_loss_is_what_was_asked() {
 #[test]
 fn burst_loss_has_its_mean_and_its_burst_length() {
     let mut link = link("1ms ge(1%,25%)-loss");
-    let lost: Vec<bool> = offer_many(&mut link, 400_000)
-        .iter()
-        .map(|v| *v == Verdict::Lost)
-        .collect();
+    let lost: Vec<bool> =
+        offer_many(&mut link, 400_000).iter().map(|v| *v == Verdict::Lost).collect();
     let total = lost.iter().filter(|l| **l).count() as f64;
     let bursts = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
     // Mean loss p / (p + r) = 1 / 26, mean burst 1 / r = 4.
-    assert!(
-        (total / 400_000.0 - 1.0 / 26.0).abs() < 0.002,
-        "{}",
-        total / 400_000.0
-    );
+    assert!((total / 400_000.0 - 1.0 / 26.0).abs() < 0.002, "{}", total / 400_000.0);
     assert!((total / bursts - 4.0).abs() < 0.2, "{}", total / bursts);
 }
 
@@ -283,10 +220,7 @@ fn lost_packets_take_no_capacity() {
 #[test]
 fn jitter_keeps_the_order_unless_asked() {
     let arrivals = |text: &str| -> Vec<Duration> {
-        offer_many(&mut link(text), 10_000)
-            .into_iter()
-            .map(arrival)
-            .collect()
+        offer_many(&mut link(text), 10_000).into_iter().map(arrival).collect()
     };
     let in_order = arrivals("40ms 5ms-jitter");
     assert!(in_order.is_sorted());
@@ -303,14 +237,8 @@ fn jitter_keeps_the_order_unless_asked() {
 #[test]
 fn held_back_packets_are_overtaken() {
     let mut link = link("40ms 1%-reorder 2500us-late");
-    let arrivals: Vec<_> = offer_many(&mut link, 10_000)
-        .into_iter()
-        .map(arrival)
-        .collect();
-    let late = arrivals
-        .iter()
-        .zip(0..)
-        .filter(|(at, i)| **at == ms(i + 40) + ms(2) + ms(1) / 2);
+    let arrivals: Vec<_> = offer_many(&mut link, 10_000).into_iter().map(arrival).collect();
+    let late = arrivals.iter().zip(0..).filter(|(at, i)| **at == ms(i + 40) + ms(2) + ms(1) / 2);
     let late = late.count();
     assert_eq!(late as u64, link.counters().held_back);
     assert!((60..140).contains(&late), "{late}");
@@ -323,21 +251,13 @@ fn copies_and_flipped_bits_are_counted() {
     let mut twice = 0;
     let mut flipped = 0;
     for verdict in offer_many(&mut link, 10_000) {
-        let Verdict::Deliver(arrival) = verdict else {
-            panic!("{verdict:?}")
-        };
+        let Verdict::Deliver(arrival) = verdict else { panic!("{verdict:?}") };
         twice += u64::from(arrival.twice);
         flipped += u64::from(arrival.flipped_bit.is_some());
         assert!(arrival.flipped_bit.is_none_or(|bit| bit < 1500 * 8));
     }
-    assert!(
-        (900..1100).contains(&twice) && (1850..2150).contains(&flipped),
-        "{twice} {flipped}"
-    );
-    assert_eq!(
-        (link.counters().duplicated, link.counters().corrupted),
-        (twice, flipped)
-    );
+    assert!((900..1100).contains(&twice) && (1850..2150).contains(&flipped), "{twice} {flipped}");
+    assert_eq!((link.counters().duplicated, link.counters().corrupted), (twice, flipped));
 }
 
 #[test]
@@ -347,10 +267,7 @@ fn link_goes_down_and_comes_back() {
     link.set_spec(spec("40ms down"));
     assert_eq!(link.offer(ms(1), 100), Verdict::Down);
     link.set_spec(spec("40ms"));
-    assert_eq!(
-        (arrival(before), arrival(link.offer(ms(2), 100))),
-        (ms(40), ms(42))
-    );
+    assert_eq!((arrival(before), arrival(link.offer(ms(2), 100))), (ms(40), ms(42)));
     assert_eq!(link.counters().down_dropped, 1);
 }
 
@@ -364,10 +281,7 @@ fn counters_add_up() {
     assert_eq!(c.offered, 5_010);
     assert_eq!(c.offered_bytes, 5_010 * 1500);
     assert_eq!(c.delivered_bytes, c.delivered * 1500);
-    assert_eq!(
-        c.offered,
-        c.delivered + c.lost + c.queue_dropped + c.down_dropped
-    );
+    assert_eq!(c.offered, c.delivered + c.lost + c.queue_dropped + c.down_dropped);
     assert!(c.lost > 0 && c.queue_dropped > 0 && c.down_dropped == 10);
 }
 
@@ -383,13 +297,7 @@ fn randomness_depends_on_seed_and_ends_only() {
     }
     // Another word leaves the losses where they were.
     let lost = |text: &str| -> Vec<bool> {
-        offer_many(&mut link(text), 1_000)
-            .iter()
-            .map(|v| *v == Verdict::Lost)
-            .collect()
+        offer_many(&mut link(text), 1_000).iter().map(|v| *v == Verdict::Lost).collect()
     };
-    assert_eq!(
-        lost("40ms 10%-loss"),
-        lost("80ms 9ms-jitter 10%-loss 1%-dup 50Mbit")
-    );
+    assert_eq!(lost("40ms 10%-loss"), lost("80ms 9ms-jitter 10%-loss 1%-dup 50Mbit"));
 }

@@ -69,24 +69,9 @@ pub(super) struct Running {
 pub(super) enum Item {
     Effect(Box<Effect>),
     Register(usize, Registered),
-    Welcome {
-        node: usize,
-        generation: u64,
-        incarnation: u64,
-        new_store: bool,
-    },
-    Accept {
-        link: usize,
-        kind: StateKind,
-        job: JobId,
-        stamp: Stamp,
-    },
-    Reply {
-        generation: u64,
-        plan: usize,
-        what: Request,
-        job: JobId,
-    },
+    Welcome { node: usize, generation: u64, incarnation: u64, new_store: bool },
+    Accept { link: usize, kind: StateKind, job: JobId, stamp: Stamp },
+    Reply { generation: u64, plan: usize, what: Request, job: JobId },
 }
 
 impl Running {
@@ -113,20 +98,12 @@ pub(super) fn client_peer(generation: u64) -> PeerId {
 }
 
 pub(super) fn peer_of(link: usize, generation: u64) -> PeerId {
-    if link == CLIENT {
-        client_peer(generation)
-    } else {
-        PeerId::Node(node_name(link))
-    }
+    if link == CLIENT { client_peer(generation) } else { PeerId::Node(node_name(link)) }
 }
 
 fn link_of(peer: &PeerId) -> usize {
     match peer {
-        PeerId::Node(name) => name
-            .as_str()
-            .get(1..)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(CLIENT),
+        PeerId::Node(name) => name.as_str().get(1..).and_then(|n| n.parse().ok()).unwrap_or(CLIENT),
         PeerId::Base | PeerId::Client(..) => CLIENT,
     }
 }
@@ -211,8 +188,7 @@ impl World {
         let Some(run) = &mut self.base.running else {
             return;
         };
-        run.pending
-            .extend(fx.into_iter().map(|effect| Item::Effect(Box::new(effect))));
+        run.pending.extend(fx.into_iter().map(|effect| Item::Effect(Box::new(effect))));
         self.drain();
         let Some(run) = &mut self.base.running else {
             return;
@@ -220,12 +196,7 @@ impl World {
         let wake = run.table.next_wake();
         if let Some(at) = wake.filter(|at| run.table_wake.is_none_or(|set| *at < set)) {
             run.table_wake = Some(at.max(self.now));
-            self.queue.push(
-                at.max(self.now),
-                Event::TableWake {
-                    life: self.base.life,
-                },
-            );
+            self.queue.push(at.max(self.now), Event::TableWake { life: self.base.life });
         }
     }
 
@@ -237,12 +208,7 @@ impl World {
     }
 
     pub(super) fn table_wake(&mut self, life: u64) {
-        let Some(run) = self
-            .base
-            .running
-            .as_mut()
-            .filter(|_| self.base.life == life)
-        else {
+        let Some(run) = self.base.running.as_mut().filter(|_| self.base.life == life) else {
             return;
         };
         if run.table_wake == Some(self.now) {
@@ -260,21 +226,13 @@ impl World {
             if run.committing > 0 || run.pending.is_empty() {
                 return;
             }
-            let batch = run
-                .pending
-                .iter()
-                .take_while(|item| item.is_written())
-                .count();
+            let batch = run.pending.iter().take_while(|item| item.is_written()).count();
             if batch > 0 {
                 run.committing = batch;
                 let (least, most) = self.plan.commit;
                 let at = self.now + self.chance.millis(least..=most);
-                return self.queue.push(
-                    at,
-                    Event::Committed {
-                        life: self.base.life,
-                    },
-                );
+                self.strike_within(at, None);
+                return self.queue.push(at, Event::Committed { life: self.base.life });
             }
             let Some(item) = run.pending.pop_front() else {
                 return;
@@ -308,36 +266,18 @@ impl World {
         match item {
             Item::Register(..) => {}
             Item::Effect(effect) => self.table_effect(*effect),
-            Item::Welcome {
-                node,
-                generation,
-                incarnation,
-                new_store,
-            } => {
+            Item::Welcome { node, generation, incarnation, new_store } => {
                 self.welcome(node, generation, incarnation, new_store);
             }
-            Item::Accept {
-                link,
-                kind,
-                job,
-                stamp,
-            } => {
+            Item::Accept { link, kind, job, stamp } => {
                 let now = self.now;
                 if let Some(end) = self.end_mut(link, true) {
                     end.channel.accept(now, kind, job, stamp);
                     self.touched.push((link, true));
                 }
             }
-            Item::Reply {
-                generation,
-                plan,
-                what,
-                job,
-            } => {
-                if self
-                    .end(CLIENT, true)
-                    .is_some_and(|end| end.generation == Some(generation))
-                {
+            Item::Reply { generation, plan, what, job } => {
+                if self.end(CLIENT, true).is_some_and(|end| end.generation == Some(generation)) {
                     self.send(CLIENT, true, Packet::Reply { plan, what, job });
                 }
             }
@@ -350,26 +290,14 @@ impl World {
             Effect::Assign { node, job, order } => {
                 let link = link_of(&PeerId::Node(node));
                 if order != Assign::Drop && !self.is_listed(link, job) {
-                    self.fail(
-                        "I15",
-                        format!("n{link} is told of {job} without being on its list"),
-                    );
+                    self.fail("I15", format!("n{link} is told of {job} without being on its list"));
                 }
-                self.say(
-                    (link, true),
-                    StateKind::Assign,
-                    job,
-                    codec::encode(&order),
-                    Pace::Now,
-                );
+                self.say((link, true), StateKind::Assign, job, codec::encode(&order), Pace::Now);
             }
             Effect::Query { node, job } => {
                 self.coverage.reach(Scene::NodeQueried);
                 let link = link_of(&PeerId::Node(node));
-                let query = Query {
-                    job,
-                    nonce: self.now.as_micros(),
-                };
+                let query = Query { job, nonce: self.now.as_micros() };
                 self.send_frame(link, true, FrameType::Query, &codec::encode(&query));
             }
             Effect::Event { job, body, .. } => {
@@ -423,11 +351,7 @@ impl World {
         put_frame(&mut bytes, kind as u8, body);
         let reliable = self.variant != Variant::FireAndForget
             || matches!(kind, FrameType::Hello | FrameType::Welcome);
-        let packet = if reliable {
-            Packet::Control(bytes)
-        } else {
-            Packet::Datagram(bytes)
-        };
+        let packet = if reliable { Packet::Control(bytes) } else { Packet::Datagram(bytes) };
         self.send(link, from_base, packet);
     }
 
@@ -437,10 +361,7 @@ impl World {
         let Some(run) = &mut self.base.running else {
             return;
         };
-        let Some(end) = run
-            .ends
-            .get_mut(node)
-            .filter(|end| end.generation == Some(generation))
+        let Some(end) = run.ends.get_mut(node).filter(|end| end.generation == Some(generation))
         else {
             return;
         };
@@ -452,18 +373,10 @@ impl World {
         if let Some(greeted) = run.greeted.get_mut(node) {
             *greeted = Some(incarnation);
         }
-        let welcome = Welcome {
-            version: String::new(),
-            epoch: run.epoch,
-            incarnation,
-        };
+        let welcome = Welcome { version: String::new(), epoch: run.epoch, incarnation };
         self.send_frame(node, true, FrameType::Welcome, &codec::encode(&welcome));
         let name = node_name(node);
-        self.step(Input::NodeUp {
-            node: name,
-            incarnation,
-            new_store,
-        });
+        self.step(Input::NodeUp { node: name, incarnation, new_store });
         self.touched.push((node, true));
     }
 
@@ -479,10 +392,7 @@ impl World {
         }
         let was_greeted = run.greeted.get_mut(link).and_then(Option::take).is_some();
         for job in jobs {
-            for peer in [
-                peer_of(link, generation),
-                peer_of(link, generation.saturating_sub(1)),
-            ] {
+            for peer in [peer_of(link, generation), peer_of(link, generation.saturating_sub(1))] {
                 self.at_holding(job, |holding, _, fx| holding.relay.peer_lost(&peer, fx));
             }
             if let Some(end) = self.end_mut(link, true) {
@@ -500,9 +410,7 @@ impl World {
                 self.step(Input::PublisherGone { job });
             }
         } else if was_greeted {
-            self.step(Input::NodeDown {
-                node: node_name(link),
-            });
+            self.step(Input::NodeDown { node: node_name(link) });
         }
     }
 
@@ -519,23 +427,11 @@ impl World {
             match effect {
                 relay::Effect::Want { peer, want } => {
                     let body = codec::encode(&want);
-                    self.say(
-                        (link_of(&peer), true),
-                        StateKind::Want,
-                        job,
-                        body,
-                        Pace::Now,
-                    );
+                    self.say((link_of(&peer), true), StateKind::Want, job, body, Pace::Now);
                 }
                 relay::Effect::Offer { peer, offer } => {
                     let body = codec::encode(&offer);
-                    self.say(
-                        (link_of(&peer), true),
-                        StateKind::Offer,
-                        job,
-                        body,
-                        Pace::Now,
-                    );
+                    self.say((link_of(&peer), true), StateKind::Offer, job, body, Pace::Now);
                 }
                 relay::Effect::Ready { peer } => self.ready(link_of(&peer), true, job),
                 relay::Effect::Report { .. } => {}
@@ -560,10 +456,7 @@ impl World {
             Next::Chunk(chunk) => disk.chunks.contains(chunk),
         });
         if !is_durable {
-            self.fail(
-                "I10",
-                format!("the base sends {next:?} of {job}, which is not durable"),
-            );
+            self.fail("I10", format!("the base sends {next:?} of {job}, which is not durable"));
         }
         if !self.is_listed(link, job) {
             self.fail("I15", format!("n{link} gets {next:?} of {job}"));
@@ -579,14 +472,7 @@ impl World {
         if self.at_holding(job, |holding, _, _| holding.begin_flush(&plan)) == Some(true) {
             let at = self.now + self.chance.millis(1..=40);
             let life = self.base.life;
-            self.queue.push(
-                at,
-                Event::Flushed {
-                    node: None,
-                    life,
-                    job,
-                },
-            );
+            self.queue.push(at, Event::Flushed { node: None, life, job });
         }
     }
 
@@ -612,13 +498,7 @@ impl World {
         let end = whole.then_some((bytes, Hash::ZERO));
         self.step(Input::Content { job, bytes, end });
         // Content counts as a word of the publisher, but a write may end when it is gone.
-        if !whole
-            && self
-                .base
-                .running
-                .as_ref()
-                .is_some_and(|run| !run.published.contains(&job))
-        {
+        if !whole && self.base.running.as_ref().is_some_and(|run| !run.published.contains(&job)) {
             self.step(Input::PublisherGone { job });
         }
     }

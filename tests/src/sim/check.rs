@@ -15,35 +15,20 @@ impl World {
     /// Notes the first thing that is not as it must be, which ends the run.
     pub(super) fn fail(&mut self, invariant: &'static str, text: String) {
         let at = self.now;
-        self.violation.get_or_insert(Violation {
-            invariant,
-            at,
-            text,
-        });
+        self.violation.get_or_insert(Violation { invariant, at, text });
     }
 
     pub(super) fn is_listed(&self, node: usize, job: JobId) -> bool {
-        self.plan
-            .jobs
-            .get(plan_of(job))
-            .is_some_and(|plan| plan.servers.contains(&node))
+        self.plan.jobs.get(plan_of(job)).is_some_and(|plan| plan.servers.contains(&node))
     }
 
     /// I1: what a node reports as complete is on its disk.
     pub(super) fn check_claim(&mut self, node: usize, job: JobId) {
-        let disk = self
-            .nodes
-            .get(node)
-            .and_then(|state| state.disk.jobs.get(&job));
+        let disk = self.nodes.get(node).and_then(|state| state.disk.jobs.get(&job));
         let plan = self.plan.jobs.get(plan_of(job));
-        let holds = disk
-            .zip(plan)
-            .is_some_and(|(disk, plan)| disk.complete && disk.is_whole(plan));
+        let holds = disk.zip(plan).is_some_and(|(disk, plan)| disk.complete && disk.is_whole(plan));
         if !holds {
-            self.fail(
-                "I1",
-                format!("n{node} reports {job} as complete, which is not on disk"),
-            );
+            self.fail("I1", format!("n{node} reports {job} as complete, which is not on disk"));
         }
     }
 
@@ -63,10 +48,7 @@ impl World {
         }
         let before = before.unwrap_or(0);
         if report.bytes < before {
-            let text = format!(
-                "n{node} reports {} bytes of {job} after {before}",
-                report.bytes
-            );
+            let text = format!("n{node} reports {} bytes of {job} after {before}", report.bytes);
             self.fail("I3", text);
         }
     }
@@ -104,20 +86,14 @@ impl World {
     pub(super) fn check_not_dropped(&mut self, node: usize, job: JobId) {
         let store = self.nodes.get(node).map_or(0, |state| state.disk.store);
         if self.dropped.contains(&(node, store, job)) {
-            self.fail(
-                "I6",
-                format!("n{node} opens {job} again, which it had dropped"),
-            );
+            self.fail("I6", format!("n{node} opens {job} again, which it had dropped"));
         }
     }
 
     /// I5: a job is told as complete only if the nodes that count have it for good; I6: once.
     pub(super) fn check_closed(&mut self, job: JobId, view: &JobView) {
         if let Some(before) = self.closed.insert(job, view.state) {
-            self.fail(
-                "I6",
-                format!("{job} closes as {:?} after {before:?}", view.state),
-            );
+            self.fail("I6", format!("{job} closes as {:?} after {before:?}", view.state));
         }
         self.coverage.reach(match view.state {
             JobState::Complete => Scene::ClosedComplete,
@@ -140,10 +116,7 @@ impl World {
         }
         for (node, line) in (0..NODES).flat_map(|node| {
             let name = node_name(node);
-            let lines = view
-                .nodes
-                .iter()
-                .filter(move |line| line.name == name.as_str());
+            let lines = view.nodes.iter().filter(move |line| line.name == name.as_str());
             lines.map(move |line| (node, line))
         }) {
             if line.state == NodeJobState::Complete && !has(&node) {
@@ -183,10 +156,7 @@ impl World {
                 continue;
             };
             for line in nodes {
-                let node = line
-                    .name
-                    .get(1..)
-                    .and_then(|node| node.parse::<usize>().ok());
+                let node = line.name.get(1..).and_then(|node| node.parse::<usize>().ok());
                 let Some(node) = node else { continue };
                 seen.push(((run.epoch, node, job), line.bytes, line.state));
             }
@@ -197,11 +167,7 @@ impl World {
             let back = before.filter(|(of, before)| *of == store && *before > bytes);
             if let Some((_, before)) = back.filter(|_| state != NodeJobState::Lost) {
                 // The first word of a new disk may come after it was seen as the new one.
-                if self
-                    .reported
-                    .get(&(key.1, store, key.2))
-                    .is_some_and(|now| *now >= before)
-                {
+                if self.reported.get(&(key.1, store, key.2)).is_some_and(|now| *now >= before) {
                     let text =
                         format!("n{} shows {bytes} bytes of {} after {before}", key.1, key.2);
                     self.fail("I3", text);
@@ -259,9 +225,7 @@ impl World {
             }
         }
         (0..=CLIENT).find_map(|link| {
-            let mut ends = [true, false]
-                .into_iter()
-                .map(|at_base| self.end(link, at_base));
+            let mut ends = [true, false].into_iter().map(|at_base| self.end(link, at_base));
             let settled = ends.all(|end| end.is_some_and(|end| end.channel.settled()));
             (!settled).then(|| format!("link {link} has something left to say"))
         })
@@ -278,17 +242,11 @@ impl World {
                 None => !listed || !kept,
             };
             if !right {
-                return Some(format!(
-                    "n{node} should {}have {id}",
-                    if kept { "" } else { "not " }
-                ));
+                return Some(format!("n{node} should {}have {id}", if kept { "" } else { "not " }));
             }
             let name = node_name(node);
             let line = view.iter().flat_map(|view| &view.nodes);
-            let line = line
-                .filter(|line| line.name == name.as_str())
-                .map(|line| line.state)
-                .next();
+            let line = line.filter(|line| line.name == name.as_str()).map(|line| line.state).next();
             if kept && listed && line != Some(NodeJobState::Complete) {
                 return Some(format!("n{node} has {id}, the base says {line:?}"));
             }

@@ -36,10 +36,7 @@ pub(super) struct Job {
 
 impl Client {
     pub(super) fn new(jobs: usize) -> Self {
-        Self {
-            end: End::new(0),
-            jobs: (0..jobs).map(|_| Job::default()).collect(),
-        }
+        Self { end: End::new(0), jobs: (0..jobs).map(|_| Job::default()).collect() }
     }
 
     /// Whether every request was answered.
@@ -51,10 +48,7 @@ impl Client {
 impl World {
     /// A connection is new on both sides: what was said on the last one is void.
     pub(super) fn client_connected(&mut self) {
-        let (now, epoch) = (
-            self.now,
-            self.base.running.as_ref().map_or(0, |run| run.epoch),
-        );
+        let (now, epoch) = (self.now, self.base.running.as_ref().map_or(0, |run| run.epoch));
         for (at_base, term) in [(true, epoch), (false, 0)] {
             if let Some(end) = self.end_mut(CLIENT, at_base) {
                 *end = End::connected(term, end.generation);
@@ -78,11 +72,7 @@ impl World {
 
     /// Sends the first request of a job that has no answer.
     fn ask(&mut self, plan: usize) {
-        let first = self
-            .client
-            .jobs
-            .get(plan)
-            .and_then(|job| job.requests.first().copied());
+        let first = self.client.jobs.get(plan).and_then(|job| job.requests.first().copied());
         if let Some(what) = first {
             self.send(CLIENT, false, Packet::Request { plan, what });
         }
@@ -152,10 +142,7 @@ impl World {
                     }
                     relay.publish(relay.pages(), fx);
                 });
-                let next = Event::Client {
-                    plan,
-                    step: ClientStep::Page,
-                };
+                let next = Event::Client { plan, step: ClientStep::Page };
                 self.queue.push(self.now + wish.page_every, next);
             }
         }
@@ -202,13 +189,7 @@ impl World {
             job.id = Some(id);
             job.relay = Some(Relay::new(wish.stripes, wish.window));
             self.at_relay(plan, |relay, fx| relay.invite(&PeerId::Base, fx));
-            self.queue.push(
-                self.now,
-                Event::Client {
-                    plan,
-                    step: ClientStep::Page,
-                },
-            );
+            self.queue.push(self.now, Event::Client { plan, step: ClientStep::Page });
         }
         self.ask(plan);
     }
@@ -237,10 +218,7 @@ impl World {
                     let plan = plan_of(state.job);
                     self.at_relay(plan, |relay, fx| relay.wanted(&PeerId::Base, want, fx));
                 }
-                self.client
-                    .end
-                    .channel
-                    .accept(now, kind, state.job, state.stamp);
+                self.client.end.channel.accept(now, kind, state.job, state.stamp);
             }
         }
         self.touched.push((CLIENT, false));

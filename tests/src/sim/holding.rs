@@ -109,19 +109,14 @@ impl Holding {
             return Ok(());
         }
         if self.relay.landing(peer, number) == Landing::BeyondCredit {
-            return Err(Bad::Rule(format!(
-                "{peer} sent chunk {number} beyond its credit"
-            )));
+            return Err(Bad::Rule(format!("{peer} sent chunk {number} beyond its credit")));
         }
         if number < self.relay.chunks() {
             return self.chunk(now, peer, (number, damaged), fx);
         }
         self.parked.insert(number, damaged);
         if self.parked.len() as u64 > plan.window + u64::from(plan.stripes) {
-            return Err(Bad::Rule(format!(
-                "{} chunks wait for their page",
-                self.parked.len()
-            )));
+            return Err(Bad::Rule(format!("{} chunks wait for their page", self.parked.len())));
         }
         Ok(())
     }
@@ -172,11 +167,7 @@ impl Holding {
         if self.batch.is_some() || !news {
             return false;
         }
-        self.batch = Some(Batch {
-            pages,
-            chunks: std::mem::take(&mut self.dirty),
-            finishes,
-        });
+        self.batch = Some(Batch { pages, chunks: std::mem::take(&mut self.dirty), finishes });
         true
     }
 
@@ -206,11 +197,7 @@ impl Holding {
         }
         let mut ready = 0;
         let mut end = 0;
-        for page in plan
-            .pages
-            .iter()
-            .take(usize::try_from(disk.pages).unwrap_or(0))
-        {
+        for page in plan.pages.iter().take(usize::try_from(disk.pages).unwrap_or(0)) {
             end += page.len() as u64;
             if disk.chunks.head() < end {
                 break;

@@ -44,11 +44,7 @@ impl Ledger {
     pub(super) fn apply(&mut self, transition: Transition) {
         match transition {
             Transition::Created(head, status) => {
-                let row = Row {
-                    head: *head,
-                    status: *status,
-                    nodes: Vec::new(),
-                };
+                let row = Row { head: *head, status: *status, nodes: Vec::new() };
                 self.rows.insert(row.head.id, row);
             }
             Transition::Status(job, status) => {

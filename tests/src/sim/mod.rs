@@ -65,12 +65,8 @@ pub enum Variant {
 
 impl Variant {
     /// The variants that a run must find wrong.
-    pub const BROKEN: [Self; 4] = [
-        Self::FireAndForget,
-        Self::NoReconcile,
-        Self::DoneBeforeDurable,
-        Self::NoIncarnation,
-    ];
+    pub const BROKEN: [Self; 4] =
+        [Self::FireAndForget, Self::NoReconcile, Self::DoneBeforeDurable, Self::NoIncarnation];
 }
 
 /// What was not as it must be.
@@ -86,15 +82,8 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (
-            self.at.as_micros() / 1_000_000,
-            self.at.as_micros() % 1_000_000,
-        );
-        write!(
-            f,
-            "{} at {seconds}.{micros:06} s: {}",
-            self.invariant, self.text
-        )
+        let (seconds, micros) = (self.at.as_micros() / 1_000_000, self.at.as_micros() % 1_000_000);
+        write!(f, "{} at {seconds}.{micros:06} s: {}", self.invariant, self.text)
     }
 }
 

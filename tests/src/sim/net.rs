@@ -32,20 +32,11 @@ pub(super) enum Packet {
     /// Frames on the control stream.
     Control(Vec<u8>),
     /// A page (`is_page`) or chunk on a job's stream.
-    Record {
-        job: JobId,
-        is_page: bool,
-        number: u64,
-        damaged: bool,
-    },
+    Record { job: JobId, is_page: bool, number: u64, damaged: bool },
     /// A request of the client, and its answer: the job of this plan.
     Request { plan: usize, what: Request },
     /// The job's id, and that it is closed.
-    Reply {
-        plan: usize,
-        what: Request,
-        job: JobId,
-    },
+    Reply { plan: usize, what: Request, job: JobId },
     /// The client is told that a job is closed.
     Closed { job: JobId },
 }
@@ -72,12 +63,9 @@ impl Packet {
         match self {
             Self::Datagram(frames) => bytes(frames) << 3,
             Self::Control(frames) => bytes(frames) << 3 | 1,
-            Self::Record {
-                number,
-                is_page,
-                damaged,
-                ..
-            } => number << 5 | u64::from(*is_page) << 4 | u64::from(*damaged) << 3 | 2,
+            Self::Record { number, is_page, damaged, .. } => {
+                number << 5 | u64::from(*is_page) << 4 | u64::from(*damaged) << 3 | 2
+            }
             Self::Request { plan, .. } => (*plan as u64) << 3 | 3,
             Self::Reply { plan, .. } => (*plan as u64) << 3 | 4,
             Self::Closed { .. } => 5,
@@ -123,10 +111,7 @@ impl End {
 
     /// An end that has never had another connection.
     pub(super) fn connected(term: u64, generation: Option<u64>) -> Self {
-        Self {
-            generation,
-            ..Self::new(term)
-        }
+        Self { generation, ..Self::new(term) }
     }
 
     /// What was agreed on the connection is gone with it.
@@ -156,11 +141,7 @@ impl World {
     }
 
     fn loss(&self) -> u64 {
-        if self.is_quiet() {
-            self.plan.loss.min(20)
-        } else {
-            self.plan.loss
-        }
+        if self.is_quiet() { self.plan.loss.min(20) } else { self.plan.loss }
     }
 
     fn delay(&mut self) -> Duration {
@@ -180,10 +161,7 @@ impl World {
 
     pub(super) fn path(&self) -> Path {
         let (least, most) = self.plan.delay;
-        Path {
-            rtt: Duration::from_millis(least + most),
-            datagram_max: self.plan.datagram_max,
-        }
+        Path { rtt: Duration::from_millis(least + most), datagram_max: self.plan.datagram_max }
     }
 
     /// Sends a packet on the connection that the sending end believes in.
@@ -198,12 +176,7 @@ impl World {
         let to_base = !from_base;
         let cut_off = state.partition_until > self.now;
         let start = self.now.max(state.partition_until);
-        let event = |packet| Event::Deliver {
-            link,
-            to_base,
-            generation,
-            packet,
-        };
+        let event = |packet| Event::Deliver { link, to_base, generation, packet };
         match packet {
             Packet::Datagram(_) => {
                 if cut_off || self.chance.happens(self.loss()) {
@@ -288,11 +261,7 @@ impl World {
         let (Packet::Datagram(bytes) | Packet::Control(bytes)) = packet else {
             return;
         };
-        let acks = Acks(
-            states(&bytes)
-                .map(|(kind, state)| ack(kind, &state))
-                .collect(),
-        );
+        let acks = Acks(states(&bytes).map(|(kind, state)| ack(kind, &state)).collect());
         let now = self.now;
         if let Some(end) = self.end_mut(link, at_base) {
             end.channel.acked(now, &acks);
@@ -313,14 +282,7 @@ impl World {
             end.ready.push(job);
         }
         if !std::mem::replace(&mut end.pumping, true) {
-            self.queue.push(
-                now,
-                Event::Pump {
-                    link,
-                    from_base,
-                    generation,
-                },
-            );
+            self.queue.push(now, Event::Pump { link, from_base, generation });
         }
     }
 
@@ -349,27 +311,11 @@ impl World {
                 Next::Chunk(chunk) => (false, chunk),
             };
             let damaged = !self.is_quiet() && self.chance.next() % 1_000_000 < self.plan.damaged;
-            self.send(
-                link,
-                from_base,
-                Packet::Record {
-                    job,
-                    is_page,
-                    number,
-                    damaged,
-                },
-            );
+            self.send(link, from_base, Packet::Record { job, is_page, number, damaged });
             let (least, most) = self.plan.busy;
             let most = if self.is_quiet() { most.min(100) } else { most };
             let free = self.now + self.chance.millis(least..=most);
-            self.queue.push(
-                free,
-                Event::Pump {
-                    link,
-                    from_base,
-                    generation,
-                },
-            );
+            self.queue.push(free, Event::Pump { link, from_base, generation });
             return;
         }
     }
@@ -395,8 +341,7 @@ impl World {
             state.dialing = false;
             return self.dial(link);
         }
-        self.queue
-            .push(self.now + handshake, Event::Linked { link });
+        self.queue.push(self.now + handshake, Event::Linked { link });
     }
 
     /// The attempt to connect has come to its end.
@@ -406,10 +351,7 @@ impl World {
         };
         state.dialing = false;
         let cut_off = state.partition_until > self.now;
-        if self
-            .end(link, false)
-            .is_none_or(|end| end.generation.is_some())
-        {
+        if self.end(link, false).is_none_or(|end| end.generation.is_some()) {
             // The far end is down (it dials when it starts), or connected already.
             return;
         }
@@ -451,14 +393,7 @@ impl World {
                 0 => Duration::ZERO,
                 _ => self.chance.millis(0..=8_000),
             };
-            self.queue.push(
-                self.now + notice,
-                Event::Lost {
-                    link,
-                    at_base,
-                    generation,
-                },
-            );
+            self.queue.push(self.now + notice, Event::Lost { link, at_base, generation });
         }
     }
 
@@ -474,24 +409,14 @@ impl World {
             self.coverage.reach(Scene::CutOffTooLong);
             for at_base in [true, false] {
                 let notice = IDLE + self.chance.millis(0..=1_000);
-                self.queue.push(
-                    self.now + notice,
-                    Event::Lost {
-                        link,
-                        at_base,
-                        generation,
-                    },
-                );
+                self.queue.push(self.now + notice, Event::Lost { link, at_base, generation });
             }
         }
     }
 
     /// One end notices that its connection is gone.
     pub(super) fn lost(&mut self, link: usize, at_base: bool, generation: u64) {
-        if self
-            .end(link, at_base)
-            .is_some_and(|end| end.generation == Some(generation))
-        {
+        if self.end(link, at_base).is_some_and(|end| end.generation == Some(generation)) {
             self.lose(link, at_base);
             if !at_base {
                 self.dial(link);
@@ -525,10 +450,7 @@ impl World {
                 };
                 let (outbox, inbox) = (end.channel.outbox_len(), end.channel.inbox_len());
                 if outbox > most * jobs || inbox > most * jobs || inbox > limit::INBOX_SLOTS_MAX {
-                    self.fail(
-                        "I7",
-                        format!("link {link}: {outbox} out, {inbox} in, {jobs} jobs"),
-                    );
+                    self.fail("I7", format!("link {link}: {outbox} out, {inbox} in, {jobs} jobs"));
                 }
             }
         }
@@ -545,9 +467,5 @@ pub(super) fn states(bytes: &[u8]) -> impl Iterator<Item = (StateKind, Envelope)
 }
 
 fn ack(kind: StateKind, state: &Envelope) -> Ack {
-    Ack {
-        kind,
-        job: state.job,
-        stamp: state.stamp,
-    }
+    Ack { kind, job: state.job, stamp: state.stamp }
 }

@@ -65,15 +65,7 @@ struct Job {
 
 impl Node {
     pub(super) const fn new(store: u64) -> Self {
-        Self {
-            life: 0,
-            disk: Disk {
-                store,
-                boot: 0,
-                jobs: BTreeMap::new(),
-            },
-            running: None,
-        }
+        Self { life: 0, disk: Disk { store, boot: 0, jobs: BTreeMap::new() }, running: None }
     }
 }
 
@@ -88,27 +80,13 @@ impl World {
             let plan = self.plan.jobs.get(plan_of(*id))?;
             let holding = Holding::new(plan, disk, true);
             let order = Stamp::default();
-            Some((
-                *id,
-                Job {
-                    holding,
-                    accepted: true,
-                    order,
-                    closed: false,
-                },
-            ))
+            Some((*id, Job { holding, accepted: true, order, closed: false }))
         });
         let jobs: BTreeMap<JobId, Job> = jobs.collect();
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         let deleting = BTreeMap::new();
         let end = End::new(0);
-        state.running = Some(Running {
-            end,
-            incarnation: 0,
-            epoch: 0,
-            jobs,
-            deleting,
-        });
+        state.running = Some(Running { end, incarnation: 0, epoch: 0, jobs, deleting });
         for job in ids {
             self.tell(node, job, Pace::Now);
             self.flush_node(node, job);
@@ -132,11 +110,7 @@ impl World {
         if wiped {
             self.coverage.reach(Scene::DiskWiped);
             self.stores += 1;
-            state.disk = Disk {
-                store: self.stores,
-                boot: 0,
-                jobs: BTreeMap::new(),
-            };
+            state.disk = Disk { store: self.stores, boot: 0, jobs: BTreeMap::new() };
         }
         self.break_link(node);
     }
@@ -152,13 +126,7 @@ impl World {
         }
         let incarnation = state.running.as_ref().map_or(0, |run| run.incarnation);
         let boot = state.disk.boot;
-        let hello = Hello {
-            version: String::new(),
-            store,
-            boot,
-            incarnation,
-            advertise: None,
-        };
+        let hello = Hello { version: String::new(), store, boot, incarnation, advertise: None };
         self.send_frame(node, false, FrameType::Hello, &codec::encode(&hello));
     }
 
@@ -245,13 +213,7 @@ impl World {
         if report.phase == Phase::Complete {
             self.check_claim(node, job);
         }
-        self.say(
-            (node, false),
-            StateKind::Report,
-            job,
-            codec::encode(report),
-            pace,
-        );
+        self.say((node, false), StateKind::Report, job, codec::encode(report), pace);
     }
 
     /// A packet has come to a node.
@@ -259,12 +221,7 @@ impl World {
         match packet {
             Packet::Datagram(bytes) => self.node_frames(node, Via::Datagram, &bytes),
             Packet::Control(bytes) => self.node_frames(node, Via::Stream, &bytes),
-            Packet::Record {
-                job,
-                is_page,
-                number,
-                damaged,
-            } => {
+            Packet::Record { job, is_page, number, damaged } => {
                 let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
                     return;
                 };
@@ -299,15 +256,9 @@ impl World {
     fn sync(&mut self, node: usize, job: JobId) {
         let (least, most) = self.plan.sync;
         let at = self.now + self.chance.millis(least..=most);
+        self.strike_within(at, Some(node));
         let life = self.nodes.get(node).map_or(0, |state| state.life);
-        self.queue.push(
-            at,
-            Event::Flushed {
-                node: Some(node),
-                life,
-                job,
-            },
-        );
+        self.queue.push(at, Event::Flushed { node: Some(node), life, job });
     }
 
     pub(super) fn node_flushed(&mut self, node: usize, life: u64, job: JobId) {
@@ -325,23 +276,13 @@ impl World {
         // The record is on disk before the engine learns of it.
         let mut disk = state.disk.jobs.get(&job).cloned().unwrap_or_default();
         let mut fx = Vec::new();
-        let Some(known) = state
-            .running
-            .as_mut()
-            .and_then(|run| run.jobs.get_mut(&job))
-        else {
+        let Some(known) = state.running.as_mut().and_then(|run| run.jobs.get_mut(&job)) else {
             return;
         };
         known.holding.flushed(&plan, &mut disk, &mut fx);
         let fresh = !std::mem::replace(&mut known.accepted, true);
         let order = known.order;
-        if disk.complete
-            && !state
-                .disk
-                .jobs
-                .get(&job)
-                .is_some_and(|before| before.complete)
-        {
+        if disk.complete && !state.disk.jobs.get(&job).is_some_and(|before| before.complete) {
             self.completed.insert((node, state.disk.store, job));
             if self.closed.contains_key(&job) {
                 self.coverage.reach(Scene::CompletedAfterClosing);
@@ -397,11 +338,7 @@ impl World {
                 let report = self.at_job(node, job, |job, now, _| {
                     job.accepted.then(|| job.holding.relay.report(now))
                 });
-                let answer = Answer {
-                    job,
-                    nonce,
-                    report: report.flatten(),
-                };
+                let answer = Answer { job, nonce, report: report.flatten() };
                 self.send_frame(node, false, FrameType::Answer, &codec::encode(&answer));
             }
             _ => {
@@ -482,15 +419,7 @@ impl World {
             let (least, most) = self.plan.sync;
             let at = self.now + self.chance.millis(least..=most);
             let life = self.nodes.get(node).map_or(0, |state| state.life);
-            return self.queue.push(
-                at,
-                Event::Deleted {
-                    node,
-                    life,
-                    job,
-                    stamp,
-                },
-            );
+            return self.queue.push(at, Event::Deleted { node, life, job, stamp });
         }
         let closed = matches!(order, Assign::Closed(_));
         if let Some(known) = run.jobs.get_mut(&job) {
@@ -508,15 +437,7 @@ impl World {
         };
         let holding = Holding::new(plan, &DiskJob::default(), true);
         if let Some(run) = self.node_run(node) {
-            run.jobs.insert(
-                job,
-                Job {
-                    holding,
-                    accepted: false,
-                    order: stamp,
-                    closed,
-                },
-            );
+            run.jobs.insert(job, Job { holding, accepted: false, order: stamp, closed });
             self.sync(node, job);
         }
     }
@@ -538,12 +459,7 @@ impl World {
         self.dropped.insert((node, state.disk.store, job));
         self.coverage.reach(Scene::Dropped);
         let upstreams = Vec::new();
-        let report = Report {
-            phase: Phase::Dropped,
-            bytes: 0,
-            rate_bps: 0,
-            upstreams,
-        };
+        let report = Report { phase: Phase::Dropped, bytes: 0, rate_bps: 0, upstreams };
         self.report(node, job, &report, Pace::Now);
         self.take_up(node, job, stamp);
     }

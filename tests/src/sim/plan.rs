@@ -87,11 +87,7 @@ pub(super) enum Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// A node is killed and starts again; `wiped`: on an empty disk.
-    NodeCrash {
-        node: usize,
-        down: Duration,
-        wiped: bool,
-    },
+    NodeCrash { node: usize, down: Duration, wiped: bool },
     /// The base is killed and starts again.
     BaseCrash { down: Duration },
     /// A connection is lost; each side notices in its own time.
@@ -126,11 +122,7 @@ impl Plan {
             loss: chance.pick(0..=400),
             doubled: chance.pick(0..=100),
             delay: (10, slowest),
-            damaged: if chance.happens(300) {
-                chance.pick(0..=2_000)
-            } else {
-                0
-            },
+            damaged: if chance.happens(300) { chance.pick(0..=2_000) } else { 0 },
             datagram_max: match chance.pick(0..=9) {
                 0 => 0,
                 1 => usize::try_from(chance.pick(130..=400)).unwrap_or(400),
@@ -143,11 +135,7 @@ impl Plan {
 
 /// Something is slow in one run of three.
 fn slow(chance: &mut Chance, usual: u64, slowest: u64) -> u64 {
-    if chance.happens(333) {
-        chance.pick(usual..=slowest)
-    } else {
-        usual
-    }
+    if chance.happens(333) { chance.pick(usual..=slowest) } else { usual }
 }
 
 fn job(chance: &mut Chance) -> JobPlan {
@@ -159,9 +147,7 @@ fn job(chance: &mut Chance) -> JobPlan {
     let page_count = chance.pick(1..=5);
     let page = |chance: &mut Chance| {
         let chunks = chance.pick(0..=6);
-        (0..chunks)
-            .map(|_| u32::try_from(chance.pick(1..=65_536)).unwrap_or(1))
-            .collect()
+        (0..chunks).map(|_| u32::try_from(chance.pick(1..=65_536)).unwrap_or(1)).collect()
     };
     let pages: Vec<Vec<u32>> = (0..page_count).map(|_| page(chance)).collect();
     let ending = match chance.pick(0..=9) {
@@ -177,16 +163,8 @@ fn job(chance: &mut Chance) -> JobPlan {
         window: chance.pick(8..=32),
         pages,
         page_every: chance.millis(10..=8_000),
-        deadline_s: if chance.happens(300) {
-            chance.pick(1..=120)
-        } else {
-            36_000
-        },
-        grace_s: if matches!(ending, Ending::Abandoned(_)) {
-            20
-        } else {
-            36_000
-        },
+        deadline_s: if chance.happens(300) { chance.pick(1..=120) } else { 36_000 },
+        grace_s: if matches!(ending, Ending::Abandoned(_)) { 20 } else { 36_000 },
         ending,
     }
 }
@@ -206,30 +184,12 @@ fn faults(chance: &mut Chance, jobs: &[Arc<JobPlan>]) -> Vec<(Time, Fault)> {
         match chance.pick(0..=99) {
             0..=34 => {
                 let down = chance.millis(50..=20_000);
-                faults.push((
-                    at,
-                    Fault::NodeCrash {
-                        node,
-                        down,
-                        wiped: chance.happens(150),
-                    },
-                ));
+                faults.push((at, Fault::NodeCrash { node, down, wiped: chance.happens(150) }));
             }
-            35..=49 => faults.push((
-                at,
-                Fault::BaseCrash {
-                    down: chance.millis(50..=15_000),
-                },
-            )),
+            35..=49 => faults.push((at, Fault::BaseCrash { down: chance.millis(50..=15_000) })),
             50..=69 => faults.push((at, Fault::Break { link })),
             70..=94 => {
-                faults.push((
-                    at,
-                    Fault::Partition {
-                        link,
-                        lasts: chance.millis(300..=30_000),
-                    },
-                ));
+                faults.push((at, Fault::Partition { link, lasts: chance.millis(300..=30_000) }));
             }
             _ => {
                 // The base is cut off from everybody.
@@ -254,10 +214,7 @@ pub(super) fn client_name() -> Name {
 }
 
 fn name(text: &str) -> Name {
-    #[expect(
-        clippy::expect_used,
-        reason = "the simulator's names keep to the alphabet"
-    )]
+    #[expect(clippy::expect_used, reason = "the simulator's names keep to the alphabet")]
     Name::new(text).expect("a name")
 }
 
@@ -314,13 +271,5 @@ pub(super) fn new_job(plan: usize, wish: &JobPlan, id: JobId) -> NewJob {
     let key = [u8::try_from(plan).unwrap_or(u8::MAX); 16];
     let object = object.sign(&KEY);
     let client = client_name();
-    NewJob {
-        id,
-        client,
-        key,
-        name,
-        dimensions,
-        object,
-        servers: Arc::new(servers),
-    }
+    NewJob { id, client, key, name, dimensions, object, servers: Arc::new(servers) }
 }

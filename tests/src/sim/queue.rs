@@ -14,43 +14,21 @@ use super::plan::Fault;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     /// A packet arrives at one end of a link.
-    Deliver {
-        link: usize,
-        to_base: bool,
-        generation: u64,
-        packet: Packet,
-    },
+    Deliver { link: usize, to_base: bool, generation: u64, packet: Packet },
     /// The far end of a link tries to connect.
     Dial { link: usize },
     /// The connection that was tried is there.
     Linked { link: usize },
     /// One end notices that its connection is gone.
-    Lost {
-        link: usize,
-        at_base: bool,
-        generation: u64,
-    },
+    Lost { link: usize, at_base: bool, generation: u64 },
     /// A channel has something to send.
     Wake { link: usize, at_base: bool },
     /// The link is free for the next record.
-    Pump {
-        link: usize,
-        from_base: bool,
-        generation: u64,
-    },
+    Pump { link: usize, from_base: bool, generation: u64 },
     /// A batch of content is on disk, at the base (no node) or a node.
-    Flushed {
-        node: Option<usize>,
-        life: u64,
-        job: JobId,
-    },
+    Flushed { node: Option<usize>, life: u64, job: JobId },
     /// A node's copy of a job is deleted for good.
-    Deleted {
-        node: usize,
-        life: u64,
-        job: JobId,
-        stamp: Stamp,
-    },
+    Deleted { node: usize, life: u64, job: JobId, stamp: Stamp },
     /// The ledger's batch is durable.
     Committed { life: u64 },
     /// The job table's timer.
@@ -114,21 +92,16 @@ impl Queue {
 
     fn mix(&mut self, value: u64) {
         // FNV-1a over whole words, with a rotation so that high bits come to count.
-        self.hash = (self.hash ^ value)
-            .wrapping_mul(0x0000_0100_0000_01B3)
-            .rotate_left(23);
+        self.hash = (self.hash ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
     }
 }
 
 /// What an event is and, for packets, what is in it.
 fn tag(event: &Event) -> u64 {
     match event {
-        Event::Deliver {
-            link,
-            to_base,
-            packet,
-            ..
-        } => packet.tag() << 16 | (*link as u64) << 8 | u64::from(*to_base),
+        Event::Deliver { link, to_base, packet, .. } => {
+            packet.tag() << 16 | (*link as u64) << 8 | u64::from(*to_base)
+        }
         Event::Dial { link } => 2 << 16 | *link as u64,
         Event::Linked { link } => 3 << 16 | *link as u64,
         Event::Lost { link, .. } => 4 << 16 | *link as u64,

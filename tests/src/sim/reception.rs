@@ -27,12 +27,7 @@ impl World {
         match packet {
             Packet::Datagram(bytes) => self.base_frames(link, Via::Datagram, &bytes),
             Packet::Control(bytes) => self.base_frames(link, Via::Stream, &bytes),
-            Packet::Record {
-                job,
-                is_page,
-                number,
-                damaged,
-            } => {
+            Packet::Record { job, is_page, number, damaged } => {
                 let peer = peer_of(link, generation);
                 let Some(plan) = self.plan.jobs.get(plan_of(job)) else {
                     return;
@@ -103,40 +98,26 @@ impl World {
             (_, None) => JobId([0; 16]),
             (Request::Cancel, Some(id)) => {
                 // It may have closed before.
-                let _closed = run
-                    .table
-                    .cancel(now, wall_ms, (id, "by the client"), &mut fx);
+                let _closed = run.table.cancel(now, wall_ms, (id, "by the client"), &mut fx);
                 id
             }
             (Request::Remove, Some(id)) => {
-                let _unknown = run
-                    .table
-                    .remove(now, wall_ms, (id, "by the client"), &mut fx);
+                let _unknown = run.table.remove(now, wall_ms, (id, "by the client"), &mut fx);
                 id
             }
             (Request::Leave, Some(job)) => {
                 run.left.insert(job);
                 run.published.remove(&job);
-                run.table
-                    .step(now, wall_ms, Input::PublisherGone { job }, &mut fx);
+                run.table.step(now, wall_ms, Input::PublisherGone { job }, &mut fx);
                 job
             }
         };
         self.file(fx);
-        self.push(Item::Reply {
-            generation,
-            plan,
-            what,
-            job,
-        });
+        self.push(Item::Reply { generation, plan, what, job });
     }
 
     fn base_frames(&mut self, link: usize, via: Via, bytes: &[u8]) {
-        let role = if link == CLIENT {
-            Role::Client
-        } else {
-            Role::Node
-        };
+        let role = if link == CLIENT { Role::Client } else { Role::Node };
         for frame in datagram_frames(bytes).unwrap_or_default() {
             let Some(kind) = FrameType::from_byte(frame.kind) else {
                 continue;
@@ -168,10 +149,7 @@ impl World {
             FrameType::Reconcile => {
                 let jobs = message::decode::<Reconcile>(body).map(|known| known.jobs);
                 for job in jobs.unwrap_or_default() {
-                    self.step(Input::Known {
-                        node: node_name(link),
-                        job,
-                    });
+                    self.step(Input::Known { node: node_name(link), job });
                     self.invite(link, job);
                 }
             }
@@ -181,12 +159,7 @@ impl World {
                     return;
                 };
                 let incarnation = self.greeted(link).unwrap_or(0);
-                self.step(Input::Answer {
-                    node: node_name(link),
-                    incarnation,
-                    job,
-                    report,
-                });
+                self.step(Input::Answer { node: node_name(link), incarnation, job, report });
             }
             _ => {
                 let (Some(kind), Ok(state)) = (kind.state(), message::decode::<Envelope>(body))
@@ -208,13 +181,7 @@ impl World {
     }
 
     fn greeted(&self, node: usize) -> Option<u64> {
-        self.base
-            .running
-            .as_ref()?
-            .greeted
-            .get(node)
-            .copied()
-            .flatten()
+        self.base.running.as_ref()?.greeted.get(node).copied().flatten()
     }
 
     fn greet(&mut self, node: usize, hello: &Hello) {
@@ -224,12 +191,7 @@ impl World {
         let Some(generation) = run.ends.get(node).and_then(|end| end.generation) else {
             return;
         };
-        let max = run
-            .nodes
-            .values()
-            .map(|node| node.incarnation)
-            .max()
-            .unwrap_or(0);
+        let max = run.nodes.values().map(|node| node.incarnation).max().unwrap_or(0);
         let known = run.nodes.get(&node).copied();
         let same_store = known.filter(|known| known.store == hello.store);
         let same = same_store.filter(|known| known.boot == hello.boot);
@@ -248,12 +210,7 @@ impl World {
             _ => registered.incarnation,
         };
         self.push(Item::Register(node, registered));
-        self.push(Item::Welcome {
-            node,
-            generation,
-            incarnation,
-            new_store,
-        });
+        self.push(Item::Welcome { node, generation, incarnation, new_store });
     }
 
     /// Offers a job to a node that has accepted it, once on each connection.
@@ -264,11 +221,7 @@ impl World {
         if run.table.servers(job, &node_name(node)).is_none() || !run.holdings.contains_key(&job) {
             return;
         }
-        if run
-            .invited
-            .get_mut(node)
-            .is_some_and(|invited| invited.insert(job))
-        {
+        if run.invited.get_mut(node).is_some_and(|invited| invited.insert(job)) {
             let peer = PeerId::Node(node_name(node));
             self.at_holding(job, |holding, _, fx| holding.relay.invite(&peer, fx));
         }
@@ -279,10 +232,7 @@ impl World {
         let Some(run) = &mut self.base.running else {
             return;
         };
-        if run
-            .table
-            .status(job)
-            .is_none_or(|status| status.is_dropping())
+        if run.table.status(job).is_none_or(|status| status.is_dropping())
             && let Some(end) = run.ends.get_mut(node)
         {
             end.channel.forget(StateKind::Assign, job);
@@ -301,12 +251,7 @@ impl World {
                 }
                 let (phase, node) = (report.phase.clone(), node_name(link));
                 self.check_progress(link, job, &report);
-                self.step(Input::Report {
-                    node,
-                    incarnation: stamp.term,
-                    job,
-                    report,
-                });
+                self.step(Input::Report { node, incarnation: stamp.term, job, report });
                 match phase {
                     Phase::Receiving => self.invite(link, job),
                     Phase::Dropped => self.stop_dropping(link, job),
@@ -347,11 +292,6 @@ impl World {
             }
             StateKind::Assign => {}
         }
-        self.push(Item::Accept {
-            link,
-            kind,
-            job,
-            stamp,
-        });
+        self.push(Item::Accept { link, kind, job, stamp });
     }
 }

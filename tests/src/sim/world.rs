@@ -119,13 +119,7 @@ impl World {
             let step = ClientStep::Create;
             self.queue.push(wish.created, Event::Client { plan, step });
             if let Ending::Cancelled(at) | Ending::Removed(at) = wish.ending {
-                self.queue.push(
-                    at,
-                    Event::Client {
-                        plan,
-                        step: ClientStep::End,
-                    },
-                );
+                self.queue.push(at, Event::Client { plan, step: ClientStep::End });
             }
         }
         for (at, fault) in &self.plan.faults {
@@ -141,43 +135,17 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver {
-                link,
-                to_base,
-                generation,
-                packet,
-            } => {
+            Event::Deliver { link, to_base, generation, packet } => {
                 self.arrive(link, to_base, generation, packet);
             }
             Event::Dial { link } => self.dialed(link),
             Event::Linked { link } => self.linked(link),
-            Event::Lost {
-                link,
-                at_base,
-                generation,
-            } => self.lost(link, at_base, generation),
+            Event::Lost { link, at_base, generation } => self.lost(link, at_base, generation),
             Event::Wake { link, at_base } => self.wake(link, at_base),
-            Event::Pump {
-                link,
-                from_base,
-                generation,
-            } => self.pump(link, from_base, generation),
-            Event::Flushed {
-                node: None,
-                life,
-                job,
-            } => self.base_flushed(life, job),
-            Event::Flushed {
-                node: Some(node),
-                life,
-                job,
-            } => self.node_flushed(node, life, job),
-            Event::Deleted {
-                node,
-                life,
-                job,
-                stamp,
-            } => self.deleted(node, life, job, stamp),
+            Event::Pump { link, from_base, generation } => self.pump(link, from_base, generation),
+            Event::Flushed { node: None, life, job } => self.base_flushed(life, job),
+            Event::Flushed { node: Some(node), life, job } => self.node_flushed(node, life, job),
+            Event::Deleted { node, life, job, stamp } => self.deleted(node, life, job, stamp),
             Event::Committed { life } => self.committed(life),
             Event::TableWake { life } => self.table_wake(life),
             Event::Fault(fault) => self.strike(fault),
@@ -205,8 +173,7 @@ impl World {
             Fault::BaseCrash { down } => {
                 if self.base.running.is_some() {
                     self.crash_base();
-                    self.queue
-                        .push((self.now + down).min(latest), Event::Start { node: None });
+                    self.queue.push((self.now + down).min(latest), Event::Start { node: None });
                 }
             }
             Fault::Break { link } => self.break_link(link),
@@ -214,14 +181,25 @@ impl World {
         }
     }
 
+    /// Now and then, kills the base or a node before `end`: between a write and its sync.
+    pub(super) fn strike_within(&mut self, end: Time, node: Option<usize>) {
+        if self.now + Duration::from_secs(30) > FAULTS_END || !self.chance.happens(5) {
+            return;
+        }
+        let window = u64::try_from(end.since(self.now).as_micros()).unwrap_or(0);
+        let at = self.now + Duration::from_micros(self.chance.pick(0..=window));
+        let down = self.chance.millis(50..=5_000);
+        let fault = match node {
+            Some(node) => Fault::NodeCrash { node, down, wiped: false },
+            None => Fault::BaseCrash { down },
+        };
+        self.queue.push(at, Event::Fault(fault));
+    }
+
     fn arrive(&mut self, link: usize, to_base: bool, generation: u64, packet: Packet) {
-        let alive = self
-            .links
-            .get(link)
-            .is_some_and(|state| state.alive && state.generation == generation);
-        let there = self
-            .end(link, to_base)
-            .is_some_and(|end| end.generation == Some(generation));
+        let alive =
+            self.links.get(link).is_some_and(|state| state.alive && state.generation == generation);
+        let there = self.end(link, to_base).is_some_and(|end| end.generation == Some(generation));
         if !alive || !there {
             return;
         }

@@ -31,11 +31,7 @@ pub struct Host {
 
 impl Host {
     pub(super) fn new(wan: Wan, name: &str, id: HostId) -> Self {
-        Self {
-            wan,
-            name: name.to_owned(),
-            id,
-        }
+        Self { wan, name: name.to_owned(), id }
     }
 
     pub(super) fn id(&self) -> HostId {
@@ -105,9 +101,7 @@ impl Host {
         server: ServerConfig,
     ) -> Result<Endpoint, WanError> {
         let socket: Arc<dyn AsyncUdpSocket> = socket;
-        let at = socket
-            .local_addr()
-            .unwrap_or_else(|_| SocketAddr::from((self.ip(), 0)));
+        let at = socket.local_addr().unwrap_or_else(|_| SocketAddr::from((self.ip(), 0)));
         Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
             .map_err(|source| WanError::Endpoint { at, source })
     }
@@ -122,10 +116,8 @@ impl Randomness {
     /// An endpoint configuration with quinn's defaults and nothing random.
     #[must_use]
     pub fn endpoint_config(&self) -> EndpointConfig {
-        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(
-            hmac::HMAC_SHA256,
-            &self.bytes("reset"),
-        )));
+        let mut config =
+            EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.bytes("reset"))));
         config.rng_seed(Some(self.bytes("quinn")));
         let ids = self.part("ids");
         config.cid_generator(move || Box::new(SeededIds(ids.clone())));
@@ -182,10 +174,7 @@ impl ConnectionIdGenerator for SeededIds {
 }
 
 fn connection_id(rng: &mut SplitMix, length: usize) -> ConnectionId {
-    let bytes: Vec<u8> = (0..3)
-        .flat_map(|_| rng.next_u64().to_be_bytes())
-        .take(length)
-        .collect();
+    let bytes: Vec<u8> = (0..3).flat_map(|_| rng.next_u64().to_be_bytes()).take(length).collect();
     ConnectionId::new(&bytes)
 }
 

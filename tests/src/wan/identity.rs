@@ -21,9 +21,8 @@ use crate::link::SplitMix;
 
 const ALPN: &[u8] = b"distributary-wan";
 /// What stands before the 32 bytes of an Ed25519 key in PKCS#8 (RFC 8410, section 10.3).
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
 /// Why an identity or its TLS configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +71,7 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(issuer.as_ref().der().clone())?;
         let provider = Arc::new(ring::default_provider());
-        Ok(Self {
-            seed,
-            issuer,
-            roots: Arc::new(roots),
-            provider,
-        })
+        Ok(Self { seed, issuer, roots: Arc::new(roots), provider })
     }
 
     /// A server that shows the certificate of `host` and asks for one of this authority.
@@ -115,14 +109,11 @@ impl Authority {
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
         let mut params = params_of(self.seed, host)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = key_pair(self.seed, host)?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(|source| of(host, source))?;
+        let certificate =
+            params.signed_by(&key, &self.issuer).map_err(|source| of(host, source))?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Ok((vec![certificate.der().clone()], key.into()))
     }
@@ -155,8 +146,5 @@ fn number_of(seed: u64, name: &str) -> SplitMix {
 }
 
 fn of(name: &str, source: rcgen::Error) -> IdentityError {
-    IdentityError::Certificate {
-        name: name.to_owned(),
-        source,
-    }
+    IdentityError::Certificate { name: name.to_owned(), source }
 }

@@ -127,20 +127,14 @@ struct State {
 
 impl Wan {
     fn new(seed: u64) -> Self {
-        let state = State {
-            network: Network::new(seed),
-            names: BTreeMap::new(),
-            binds: 0,
-        };
+        let state = State { network: Network::new(seed), names: BTreeMap::new(), binds: 0 };
         let shared = Shared {
             seed,
             start: Instant::now(),
             earlier: Notify::new(),
             state: Mutex::new(state),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Adds a host. Its address follows from the order in which hosts are added.
@@ -206,10 +200,7 @@ impl Wan {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves the state whole between packets; the test fails by itself.
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that no other bind of this run has had.

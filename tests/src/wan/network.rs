@@ -63,11 +63,7 @@ pub struct Trace {
 
 impl Trace {
     /// The start value of 64-bit FNV-1a.
-    const START: Self = Self {
-        packets: 0,
-        bytes: 0,
-        hash: 0xcbf2_9ce4_8422_2325,
-    };
+    const START: Self = Self { packets: 0, bytes: 0, hash: 0xcbf2_9ce4_8422_2325 };
 
     fn add(&mut self, now: Duration, packet: &Packet) {
         let length = to_u64(packet.payload.len() + HEADERS);
@@ -238,10 +234,7 @@ impl Network {
                 woken.extend(self.put_in_inbox(arrived));
             }
         }
-        Delivered {
-            woken,
-            next: self.next_due(),
-        }
+        Delivered { woken, next: self.next_due() }
     }
 
     /// The oldest packet in the inbox of `address`; without one, `reader` is woken by the next.
@@ -265,18 +258,11 @@ impl Network {
             return;
         }
         self.sent += 1;
-        self.under_way.push(Reverse(UnderWay {
-            at,
-            number: self.sent,
-            packet,
-            flipped,
-        }));
+        self.under_way.push(Reverse(UnderWay { at, number: self.sent, packet, flipped }));
     }
 
     fn put_in_inbox(&mut self, arrived: UnderWay) -> Option<Waker> {
-        let UnderWay {
-            packet, flipped, ..
-        } = arrived;
+        let UnderWay { packet, flipped, .. } = arrived;
         let Some(inbox) = self.inboxes.get_mut(&packet.to) else {
             self.drops.no_socket += 1;
             return None;

@@ -54,12 +54,8 @@ impl AsyncUdpSocket for WanSocket {
         let mut state = self.wan.lock();
         while !rest.is_empty() {
             let payload = rest.split_to(segment.min(rest.len()));
-            let packet = Packet {
-                from: self.address,
-                to: transmit.destination,
-                ecn: transmit.ecn,
-                payload,
-            };
+            let packet =
+                Packet { from: self.address, to: transmit.destination, ecn: transmit.ecn, payload };
             is_next |= state.network.send(now, packet);
         }
         drop(state);
@@ -84,11 +80,7 @@ impl AsyncUdpSocket for WanSocket {
             *meta = fill(buf, &packet, self.address);
             count += 1;
         }
-        if count == 0 {
-            Poll::Pending
-        } else {
-            Poll::Ready(Ok(count))
-        }
+        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -110,13 +102,7 @@ fn fill(buf: &mut [u8], packet: &Packet, at: SocketAddr) -> RecvMeta {
     if let (Some(target), Some(source)) = (buf.get_mut(..len), packet.payload.get(..len)) {
         target.copy_from_slice(source);
     }
-    RecvMeta {
-        addr: packet.from,
-        len,
-        stride: len,
-        ecn: packet.ecn,
-        dst_ip: Some(at.ip()),
-    }
+    RecvMeta { addr: packet.from, len, stride: len, ecn: packet.ecn, dst_ip: Some(at.ip()) }
 }
 
 /// Links drop, sockets never block.

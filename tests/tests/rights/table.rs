@@ -19,7 +19,7 @@ use shared::wire::rights::{may_feed, may_request, may_send};
 /// * Base and nodes show each other that they are there; clients are not watched.
 /// * Whoever sends states is sent acknowledgements, and both ends may take their leave.
 /// * Only the base orders (`Assign`, `Query`) and only nodes account to it (`Report`,
-///   `Answer`); what either knows is put right between these two (`Reconcile`).
+///   `Answer`); what a node has is named to the base (`Reconcile`), which assigns each job anew.
 /// * A source offers and a receiver wants: content flows from clients and operators to the
 ///   base, and between base and nodes, and among nodes, either way. Nothing flows to a client.
 /// * Only the base answers requests, so they are made of nobody else.
@@ -29,7 +29,7 @@ Hello       yes       -         yes       yes         -           yes           
 Welcome     -         yes       yes       -           yes         -             yes
 Beat        yes       yes       yes       -           -           -             -
 Acks        yes       yes       yes       yes         yes         yes           yes
-Reconcile   yes       yes       -         -           -           -             -
+Reconcile   yes       -         -         -           -           -             -
 Goodbye     yes       yes       yes       yes         yes         yes           yes
 GoodbyeAck  yes       yes       yes       yes         yes         yes           yes
 Query       -         yes       -         -           -           -             -
@@ -85,11 +85,7 @@ impl Table {
             let row = cells.next().unwrap().to_owned();
             assert!(rows.insert(row.clone()), "{row} has two lines");
             let cells: Vec<&str> = cells.collect();
-            assert_eq!(
-                cells.len(),
-                columns.len(),
-                "{row} has another number of cells"
-            );
+            assert_eq!(cells.len(), columns.len(), "{row} has another number of cells");
             for (column, cell) in columns.iter().zip(cells) {
                 let yes = match cell {
                     "yes" => true,
@@ -99,19 +95,12 @@ impl Table {
                 allowed.insert((row.clone(), (*column).to_owned()), yes);
             }
         }
-        Self {
-            rows,
-            columns: columns.into_iter().map(str::to_owned).collect(),
-            allowed,
-        }
+        Self { rows, columns: columns.into_iter().map(str::to_owned).collect(), allowed }
     }
 
     /// What is not in the table is refused.
     fn allows(&self, row: &str, column: &str) -> bool {
-        self.allowed
-            .get(&(row.to_owned(), column.to_owned()))
-            .copied()
-            .unwrap_or(false)
+        self.allowed.get(&(row.to_owned(), column.to_owned())).copied().unwrap_or(false)
     }
 
     fn assert_rows(&self, names: impl Iterator<Item = String>) {
@@ -165,11 +154,7 @@ fn every_frame_from_every_role_to_every_role() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
-    assert_eq!(
-        seen,
-        table.allowed.len(),
-        "a cell of the table is of no roles there are"
-    );
+    assert_eq!(seen, table.allowed.len(), "a cell of the table is of no roles there are");
 }
 
 /// The table of frames in `docs/WIRE.md`: type, frame, body, then a column for each pair.
@@ -186,25 +171,17 @@ fn the_specification_says_the_same() {
     let line_of = |kind: FrameType| {
         let start = format!("| {} | `{kind:?}` |", kind as u8);
         let mut lines = text.lines().filter(move |line| line.starts_with(&start));
-        let line = lines
-            .next()
-            .unwrap_or_else(|| panic!("{kind:?} has no line"));
+        let line = lines.next().unwrap_or_else(|| panic!("{kind:?} has no line"));
         assert_eq!(lines.next(), None, "{kind:?} has two lines");
         line
     };
     let mut wrong = Vec::new();
     for kind in FrameType::ALL {
         let cells: Vec<&str> = line_of(kind).split('|').map(str::trim).collect();
-        let ["", _, _, _, cells @ .., ""] = cells.as_slice() else {
-            panic!("{kind:?}: {cells:?}")
-        };
+        let ["", _, _, _, cells @ .., ""] = cells.as_slice() else { panic!("{kind:?}: {cells:?}") };
         assert_eq!(cells.len(), PAIRS.len(), "{kind:?}");
         for ((sender, receiver), cell) in PAIRS.into_iter().zip(cells) {
-            let allowed = if may_send(sender, kind, receiver) {
-                "yes"
-            } else {
-                ""
-            };
+            let allowed = if may_send(sender, kind, receiver) { "yes" } else { "" };
             if *cell != allowed {
                 wrong.push(format!("{kind:?} from {sender} to {receiver}: {cell:?}"));
             }
@@ -226,11 +203,7 @@ fn a_job_stream_from_every_role_to_every_role() {
         }
         let offers = may_send(sender, FrameType::Offer, receiver);
         let wants = may_send(receiver, FrameType::Want, sender);
-        assert_eq!(
-            (offers, wants),
-            (expected, expected),
-            "{pair}: a stream and no offer or want"
-        );
+        assert_eq!((offers, wants), (expected, expected), "{pair}: a stream and no offer or want");
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert_eq!(seen, table.allowed.len());
@@ -288,14 +261,8 @@ fn every_request_of_every_role() {
 #[test]
 fn who_may_request_something_may_send_requests_and_be_answered() {
     for role in roles() {
-        let any = requests()
-            .iter()
-            .any(|(_, request)| may_request(role, request));
-        assert_eq!(
-            may_send(role, FrameType::Request, Role::Base),
-            any,
-            "{role}"
-        );
+        let any = requests().iter().any(|(_, request)| may_request(role, request));
+        assert_eq!(may_send(role, FrameType::Request, Role::Base), any, "{role}");
         assert_eq!(may_send(Role::Base, FrameType::Reply, role), any, "{role}");
     }
 }

@@ -27,18 +27,14 @@ async fn busy(wan: Wan) -> Trace {
     for name in ["left", "right"] {
         let host = wan.host(name).unwrap();
         wan.link(&hub, &host, &link);
-        let other = host
-            .endpoint(PORT, &authority, product_transport())
-            .unwrap();
+        let other = host.endpoint(PORT, &authority, product_transport()).unwrap();
         let (dialled, accepted) = traffic::dial(&other, &endpoint, &hub).await;
         senders.spawn(traffic::send_without_end(accepted));
         readers.spawn(async move {
             let _endpoint = other;
             let mut stream = dialled.accept_uni().await.unwrap();
             let read = traffic::read_until(&mut stream, false, |bytes| bytes >= 3 << 20).await;
-            dialled
-                .send_datagram(Bytes::from_static(b"three MiB are here"))
-                .unwrap();
+            dialled.send_datagram(Bytes::from_static(b"three MiB are here")).unwrap();
             read.unwrap()
         });
     }
@@ -101,9 +97,7 @@ fn content_survives_whatever_the_link_does() {
         "30ms 5ms-jitter jitter-reorders ge(1%,30%)-loss 1%-dup 1%-reorder 9ms-late 1%-corrupt \
          20Mbit 64KiB-queue",
     );
-    let content: Bytes = (0..BYTES)
-        .map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8)
-        .collect();
+    let content: Bytes = (0..BYTES).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect();
     wan::run(1, async |wan| {
         let pair = connect(wan.clone(), &link, product_transport()).await;
         let mut sent = pair.dialler.open_uni().await.unwrap();
@@ -117,10 +111,7 @@ fn content_survives_whatever_the_link_does() {
         );
         assert!(read == content, "the content changed on the way");
         let link = wan.link_counters(&pair.hosts[0], &pair.hosts[1]).unwrap();
-        assert!(
-            link.lost > 0 && link.duplicated > 0 && link.held_back > 0,
-            "{link:?}"
-        );
+        assert!(link.lost > 0 && link.duplicated > 0 && link.held_back > 0, "{link:?}");
         assert!(link.corrupted > 0 && wan.drops().checksum > 0, "{link:?}");
     })
     .unwrap();
@@ -136,21 +127,14 @@ fn a_connection_outlives_a_short_cut_and_not_a_long_one() {
         tokio::time::sleep(ms(4_000)).await;
         wan.link(a, b, &link);
         tokio::time::sleep(ms(60_000)).await;
-        assert_eq!(
-            (pair.dialler.close_reason(), pair.acceptor.close_reason()),
-            (None, None)
-        );
+        assert_eq!((pair.dialler.close_reason(), pair.acceptor.close_reason()), (None, None));
 
         wan.link_one_way(a, b, &spec("20ms down"));
         let cut = Instant::now();
         assert_eq!(pair.acceptor.closed().await, ConnectionError::TimedOut);
         // Idle for 8 s, counted from the own packet that follows the last one from the other side;
         // keep-alives send both at most 2 s before and after the cut.
-        assert!(
-            (ms(5_900)..ms(10_100)).contains(&cut.elapsed()),
-            "{:?}",
-            cut.elapsed()
-        );
+        assert!((ms(5_900)..ms(10_100)).contains(&cut.elapsed()), "{:?}", cut.elapsed());
     })
     .unwrap();
 }
@@ -162,11 +146,7 @@ fn hosts_without_a_link_do_not_meet() {
         let [a, b] = ["a", "b"].map(|name| wan.host(name).unwrap());
         let from = a.endpoint(PORT, &authority, product_transport()).unwrap();
         let _to = b.endpoint(PORT, &authority, product_transport()).unwrap();
-        let refused = from
-            .connect((b.ip(), PORT).into(), "b")
-            .unwrap()
-            .await
-            .unwrap_err();
+        let refused = from.connect((b.ip(), PORT).into(), "b").unwrap().await.unwrap_err();
         assert_eq!(refused, ConnectionError::TimedOut);
         assert_eq!(wan.drops().no_link, wan.trace().packets);
         assert!(wan.trace().packets > 1);
@@ -183,9 +163,7 @@ fn both_ends_show_certificates_and_strangers_are_refused() {
         let stranger = wan.host("stranger").unwrap();
         wan.link(&stranger, &pair.hosts[1], &spec("5ms"));
         let foreign = Authority::new(2).unwrap();
-        let endpoint = stranger
-            .endpoint(PORT, &foreign, product_transport())
-            .unwrap();
+        let endpoint = stranger.endpoint(PORT, &foreign, product_transport()).unwrap();
         let to = SocketAddr::from((pair.hosts[1].ip(), PORT));
         let (dialled, accepted) = tokio::join!(
             biased;
@@ -194,10 +172,7 @@ fn both_ends_show_certificates_and_strangers_are_refused() {
         );
         for end in [dialled, accepted] {
             let refused = end.map(|_| ()).unwrap_err().to_string();
-            assert!(
-                refused.contains("cert") || refused.contains("Issuer"),
-                "{refused}"
-            );
+            assert!(refused.contains("cert") || refused.contains("Issuer"), "{refused}");
         }
     })
     .unwrap();
@@ -208,9 +183,7 @@ fn mtu_discovery_ends_at_its_upper_bound() {
     wan::run(1, async |wan| {
         let pair = connect(wan.clone(), &spec("5ms"), product_transport()).await;
         let (mut stream, _sender) = traffic::stream(&pair).await;
-        traffic::read_until(&mut stream, false, |bytes| bytes > 1 << 20)
-            .await
-            .unwrap();
+        traffic::read_until(&mut stream, false, |bytes| bytes > 1 << 20).await.unwrap();
         assert_eq!(pair.dialler.stats().path.current_mtu, 1452);
         assert_eq!(wan.drops().too_long, 0);
     })
@@ -218,13 +191,7 @@ fn mtu_discovery_ends_at_its_upper_bound() {
 }
 
 fn send(socket: &WanSocket, to: SocketAddr, contents: &[u8], segment_size: Option<usize>) {
-    let transmit = Transmit {
-        destination: to,
-        ecn: None,
-        contents,
-        segment_size,
-        src_ip: None,
-    };
+    let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
     socket.try_send(&transmit).unwrap();
 }
 
@@ -263,10 +230,7 @@ fn sockets_split_batches_and_have_a_bounded_inbox() {
             send(&from, there, &[0; 1200], None);
         }
         tokio::time::sleep(ms(10)).await;
-        assert_eq!(
-            (wan.drops().no_socket, wan.drops().inbox_full),
-            (1, 4_000 - 3_495)
-        );
+        assert_eq!((wan.drops().no_socket, wan.drops().inbox_full), (1, 4_000 - 3_495));
     })
     .unwrap();
 }

@@ -17,7 +17,7 @@ pub(crate) const MIB: u32 = 1 << 20;
 
 /// quinn's own stream window: 12.5 MB/s over 100 ms.
 pub(crate) const QUINN_WINDOW: u32 = 1_250_000;
-/// The product's stream window, 8 MiB.
+/// The product's stream window.
 pub(crate) const PRODUCT_WINDOW: u32 = shared_io::transport::STREAM_WINDOW;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,7 @@ pub(crate) fn transport(stream_window: u32, controller: Controller) -> Arc<Trans
     let mut config = transport_config(Congestion::Cubic);
     config.stream_receive_window(stream_window.into());
     if stream_window > PRODUCT_WINDOW {
-        config
-            .receive_window((2 * stream_window).into())
-            .send_window(u64::from(2 * stream_window));
+        config.receive_window((2 * stream_window).into()).send_window(u64::from(2 * stream_window));
     }
     if controller == Controller::Flood {
         config.congestion_controller_factory(Arc::new(Flood));
@@ -66,18 +64,10 @@ pub(crate) async fn connect(wan: Wan, link: &LinkSpec, config: Arc<TransportConf
     let authority = Authority::new(wan.seed()).unwrap();
     let hosts = [wan.host("a").unwrap(), wan.host("b").unwrap()];
     wan.link(&hosts[0], &hosts[1], link);
-    let endpoints = hosts.each_ref().map(|host| {
-        host.endpoint(PORT, &authority, Arc::clone(&config))
-            .unwrap()
-    });
+    let endpoints =
+        hosts.each_ref().map(|host| host.endpoint(PORT, &authority, Arc::clone(&config)).unwrap());
     let (dialler, acceptor) = dial(&endpoints[0], &endpoints[1], &hosts[1]).await;
-    Pair {
-        wan,
-        hosts,
-        dialler,
-        acceptor,
-        endpoints,
-    }
+    Pair { wan, hosts, dialler, acceptor, endpoints }
 }
 
 /// Connects two endpoints; both ends of the connection.

@@ -13,9 +13,7 @@ const HEAD: &str = "\
 ";
 
 fn path() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "golden", "wire.txt"]
-        .iter()
-        .collect()
+    [env!("CARGO_MANIFEST_DIR"), "golden", "wire.txt"].iter().collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -28,26 +26,18 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn every_row_is_as_it_was() {
     let rows = rows::all();
-    let table: BTreeMap<&str, String> = rows
-        .iter()
-        .map(|row| (row.name.as_str(), hex(&row.bytes)))
-        .collect();
+    let table: BTreeMap<&str, String> =
+        rows.iter().map(|row| (row.name.as_str(), hex(&row.bytes))).collect();
     assert_eq!(table.len(), rows.len(), "two rows have one name");
     if std::env::var_os("DISTRIBUTARY_GOLDEN").is_some_and(|value| value == "write") {
-        let lines = rows
-            .iter()
-            .map(|row| format!("{} {}\n", row.name, hex(&row.bytes)));
+        let lines = rows.iter().map(|row| format!("{} {}\n", row.name, hex(&row.bytes)));
         std::fs::write(path(), HEAD.to_owned() + &lines.collect::<String>()).unwrap();
-        panic!(
-            "{} is written anew: look at the difference, then run without",
-            path().display()
-        );
+        panic!("{} is written anew: look at the difference, then run without", path().display());
     }
     let file = std::fs::read_to_string(path()).unwrap();
     let lines = file.lines().filter(|line| !line.starts_with('#'));
-    let golden: BTreeMap<&str, &str> = lines
-        .map(|line| line.split_once(' ').expect("a line is `name hex`"))
-        .collect();
+    let golden: BTreeMap<&str, &str> =
+        lines.map(|line| line.split_once(' ').expect("a line is `name hex`")).collect();
     let mut wrong = Vec::new();
     for (name, bytes) in &table {
         match golden.get(name) {
@@ -60,11 +50,7 @@ fn every_row_is_as_it_was() {
     }
     let gone = golden.keys().filter(|name| !table.contains_key(**name));
     wrong.extend(gone.map(|name| format!("{name}: only in the file")));
-    assert!(
-        wrong.is_empty(),
-        "the bytes on the wire have changed:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "the bytes on the wire have changed:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -24,10 +24,7 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % limit
     }
 
@@ -40,12 +37,7 @@ impl Chance {
 fn read_broken(row: &Row, bytes: &[u8]) {
     if let Ok(again) = (row.read)(bytes) {
         let twice = (row.read)(&again);
-        assert_eq!(
-            twice.as_deref(),
-            Ok(&again[..]),
-            "{}: {bytes:02x?}",
-            row.name
-        );
+        assert_eq!(twice.as_deref(), Ok(&again[..]), "{}: {bytes:02x?}", row.name);
     }
 }
 
@@ -53,11 +45,7 @@ fn read_broken(row: &Row, bytes: &[u8]) {
 fn bytes_that_are_cut_off_are_refused() {
     for row in rows::all() {
         for len in 0..row.bytes.len() {
-            assert!(
-                (row.read)(&row.bytes[..len]).is_err(),
-                "{} cut at {len}",
-                row.name
-            );
+            assert!((row.read)(&row.bytes[..len]).is_err(), "{} cut at {len}", row.name);
         }
     }
 }
@@ -88,15 +76,7 @@ fn changed_bytes_never_panic() {
 /// Lengths that a peer can claim in ten bytes: beyond all memory, beyond every limit, and
 /// within what the limit of the largest message lets pass.
 fn bombs() -> Vec<Vec<u8>> {
-    let claims = [
-        u64::MAX,
-        1 << 62,
-        1 << 40,
-        u64::from(u32::MAX),
-        100_000_000,
-        1_000_000,
-        60_000,
-    ];
+    let claims = [u64::MAX, 1 << 62, 1 << 40, u64::from(u32::MAX), 100_000_000, 1_000_000, 60_000];
     claims.iter().map(codec::encode).collect()
 }
 
@@ -121,12 +101,7 @@ fn lengths_that_claim_too_much_are_refused_wherever_they_stand() {
         refused::<Reply>("text", &[&[7, 0][..], &bomb].concat());
         assert!(codec::decode::<SignedJob, 4_096>(&bomb).is_err());
         let page = [&[0; 16 + 1 + 1 + 32][..], &bomb].concat();
-        assert!(
-            PageBytes::from_record(page.into(), false)
-                .unwrap()
-                .decode()
-                .is_err()
-        );
+        assert!(PageBytes::from_record(page.into(), false).unwrap().decode().is_err());
     }
 }
 
@@ -191,10 +166,7 @@ fn records_beyond_the_limit_of_their_kind_are_refused() {
         assert_eq!(kind.len_max(), most as usize, "{name}");
         assert_eq!(read(most), Ok(()), "{name}");
         for total in [0, most + 1, 0x00ff_ffff] {
-            assert!(
-                matches!(read(total), Err(RecordError::Length { .. })),
-                "{name} of {total}"
-            );
+            assert!(matches!(read(total), Err(RecordError::Length { .. })), "{name} of {total}");
         }
     }
 }
@@ -213,16 +185,9 @@ fn frames_beyond_the_limit_are_refused_by_their_header() {
 fn a_frame_of_an_unknown_type_is_stepped_over() {
     let mut bytes = Vec::new();
     put_frame(&mut bytes, 200, b"a newer version's");
-    put_frame(
-        &mut bytes,
-        FrameType::Beat as u8,
-        &codec::encode(&sample::BEAT),
-    );
+    put_frame(&mut bytes, FrameType::Beat as u8, &codec::encode(&sample::BEAT));
     let frames = datagram_frames(&bytes).unwrap();
-    let known: Vec<_> = frames
-        .iter()
-        .filter_map(|f| FrameType::from_byte(f.kind))
-        .collect();
+    let known: Vec<_> = frames.iter().filter_map(|f| FrameType::from_byte(f.kind)).collect();
     assert_eq!((frames.len(), known), (2, vec![FrameType::Beat]));
 }
 
@@ -290,11 +255,7 @@ fn over<T: Checked + std::fmt::Debug>(what: &str, message: &T) {
 #[test]
 fn the_largest_lawful_states_pass_and_one_more_is_refused() {
     let chunk = limit::CHUNKS_MAX;
-    let stripe = |stripe| StripeWant {
-        stripe,
-        from: chunk,
-        credit: chunk,
-    };
+    let stripe = |stripe| StripeWant { stripe, from: chunk, credit: chunk };
     let want = Want {
         pages: u32::MAX,
         durable: u64::MAX,
@@ -305,52 +266,14 @@ fn the_largest_lawful_states_pass_and_one_more_is_refused() {
     fits("want", &want);
     over(
         "stripes",
-        &Want {
-            stripes: (0..=limit::STRIPES_MAX).map(stripe).collect(),
-            ..want.clone()
-        },
+        &Want { stripes: (0..=limit::STRIPES_MAX).map(stripe).collect(), ..want.clone() },
     );
-    over(
-        "runs",
-        &Want {
-            held: vec![(0, 1); limit::WANT_RUNS_MAX + 1],
-            ..want.clone()
-        },
-    );
-    over(
-        "run",
-        &Want {
-            held: vec![(chunk, 1)],
-            ..want.clone()
-        },
-    );
-    over(
-        "run",
-        &Want {
-            held: vec![(u64::MAX, u64::MAX)],
-            ..want.clone()
-        },
-    );
-    let beyond = StripeWant {
-        stripe: 0,
-        from: 0,
-        credit: chunk + 1,
-    };
-    over(
-        "credit",
-        &Want {
-            stripes: vec![beyond],
-            ..want
-        },
-    );
-    fits(
-        "offer",
-        &Offer {
-            pages: u32::MAX,
-            head: u64::MAX,
-            spare_bps: u64::MAX,
-        },
-    );
+    over("runs", &Want { held: vec![(0, 1); limit::WANT_RUNS_MAX + 1], ..want.clone() });
+    over("run", &Want { held: vec![(chunk, 1)], ..want.clone() });
+    over("run", &Want { held: vec![(u64::MAX, u64::MAX)], ..want.clone() });
+    let beyond = StripeWant { stripe: 0, from: 0, credit: chunk + 1 };
+    over("credit", &Want { stripes: vec![beyond], ..want });
+    fits("offer", &Offer { pages: u32::MAX, head: u64::MAX, spare_bps: u64::MAX });
 }
 
 #[test]
@@ -363,49 +286,24 @@ fn the_largest_lawful_reports_pass_and_one_more_is_refused() {
         upstreams: (0..limit::UPSTREAMS_MAX).map(|_| node()).collect(),
     };
     fits("report", &report);
-    let answer = message::Answer {
-        report: Some(report.clone()),
-        ..sample::answer()
-    };
+    let answer = message::Answer { report: Some(report.clone()), ..sample::answer() };
     fits("answer", &answer);
     let upstreams = (0..=limit::UPSTREAMS_MAX).map(|_| node()).collect();
-    over(
-        "upstreams",
-        &Report {
-            upstreams,
-            ..report.clone()
-        },
-    );
+    over("upstreams", &Report { upstreams, ..report.clone() });
     let phase = Phase::Failed("x".repeat(limit::REASON_LEN_MAX + 1));
     let wrong = Report { phase, ..report };
     over("reason", &wrong);
-    over(
-        "answer",
-        &message::Answer {
-            report: Some(wrong),
-            ..answer
-        },
-    );
+    over("answer", &message::Answer { report: Some(wrong), ..answer });
 }
 
 #[test]
 fn the_largest_lawful_frames_pass_and_one_more_is_refused() {
-    let stamp = message::Stamp {
-        term: u64::MAX,
-        revision: u64::MAX,
-    };
-    let ack = Ack {
-        kind: StateKind::Report,
-        job: sample::JOB,
-        stamp,
-    };
+    let stamp = message::Stamp { term: u64::MAX, revision: u64::MAX };
+    let ack = Ack { kind: StateKind::Report, job: sample::JOB, stamp };
     fits("acks", &Acks(vec![ack; limit::ACKS_MAX]));
     over("acks", &Acks(vec![ack; limit::ACKS_MAX + 1]));
 
-    let jobs = |count| Reconcile {
-        jobs: vec![JobId([7; 16]); count],
-        more: false,
-    };
+    let jobs = |count| Reconcile { jobs: vec![JobId([7; 16]); count], more: false };
     fits("jobs", &jobs(limit::JOBS_OPEN_MAX));
     over("jobs", &jobs(limit::JOBS_OPEN_MAX + 1));
 
@@ -420,34 +318,12 @@ fn the_largest_lawful_frames_pass_and_one_more_is_refused() {
     over("version", &hello(65, 1));
     over("address", &hello(1, 301));
 
-    fits(
-        "beat",
-        &Beat {
-            number: u64::MAX,
-            disk_free: u64::MAX,
-        },
-    );
-    fits(
-        "query",
-        &Query {
-            nonce: u64::MAX,
-            ..sample::QUERY
-        },
-    );
+    fits("beat", &Beat { number: u64::MAX, disk_free: u64::MAX });
+    fits("query", &Query { nonce: u64::MAX, ..sample::QUERY });
     let body = vec![0xff; limit::FRAME_LEN_MAX - 64];
-    let envelope = message::Envelope {
-        job: sample::JOB,
-        stamp,
-        body,
-    };
+    let envelope = message::Envelope { job: sample::JOB, stamp, body };
     fits("envelope", &envelope);
-    over(
-        "envelope",
-        &message::Envelope {
-            body: vec![0; limit::FRAME_LEN_MAX],
-            ..envelope
-        },
-    );
+    over("envelope", &message::Envelope { body: vec![0; limit::FRAME_LEN_MAX], ..envelope });
 }
 
 #[test]
@@ -455,26 +331,14 @@ fn requests_beyond_their_limits_are_refused() {
     let create = |change: &dyn Fn(&mut shared::job::Dimensions)| {
         let mut dimensions = Box::new(sample::dimensions());
         change(&mut dimensions);
-        Request::Create {
-            key: [0; 16],
-            dimensions,
-        }
+        Request::Create { key: [0; 16], dimensions }
     };
-    fits(
-        "create",
-        &create(&|d| d.to = vec![Selector::All; limit::SELECTORS_MAX]),
-    );
-    over(
-        "selectors",
-        &create(&|d| d.to = vec![Selector::All; limit::SELECTORS_MAX + 1]),
-    );
+    fits("create", &create(&|d| d.to = vec![Selector::All; limit::SELECTORS_MAX]));
+    over("selectors", &create(&|d| d.to = vec![Selector::All; limit::SELECTORS_MAX + 1]));
     over("selectors", &create(&|d| d.to = vec![]));
     over("priority", &create(&|d| d.priority = 10));
     over("name", &create(&|d| d.name = Some(sample::name("all"))));
-    let fail = |len| Request::Fail {
-        job: sample::JOB,
-        reason: "x".repeat(len),
-    };
+    let fail = |len| Request::Fail { job: sample::JOB, reason: "x".repeat(len) };
     fits("reason", &fail(limit::REASON_LEN_MAX));
     over("reason", &fail(limit::REASON_LEN_MAX + 1));
     let label = |key: &str, value: &str| Request::LabelNode {
@@ -483,20 +347,13 @@ fn requests_beyond_their_limits_are_refused() {
     };
     let long = "x".repeat(limit::LABEL_LEN_MAX);
     fits("label", &label("k", "v"));
-    for (key, value) in [
-        ("", "v"),
-        ("k", ""),
-        ("k", "a,b"),
-        ("k", "a\n"),
-        ("k", &format!("{long}x")),
-    ] {
+    for (key, value) in
+        [("", "v"), ("k", ""), ("k", "a,b"), ("k", "a\n"), ("k", &format!("{long}x"))]
+    {
         over("label", &label(key, value));
     }
     let padded = [codec::encode(&Request::Jobs), vec![0; limit::FRAME_LEN_MAX]].concat();
-    assert!(matches!(
-        message::decode::<Request>(&padded),
-        Err(DecodeError::TooLong { .. })
-    ));
+    assert!(matches!(message::decode::<Request>(&padded), Err(DecodeError::TooLong { .. })));
 }
 
 #[test]
@@ -526,8 +383,7 @@ fn every_bit_of_a_signed_job_and_page_is_signed() {
     for bit in 0..job.len() * 8 {
         let read = codec::decode::<SignedJob, 4_096>(&flipped(&job, bit));
         assert!(
-            read.is_ok_and(|job| job.open(&sample::public_key()).is_ok())
-                .eq(&false),
+            read.is_ok_and(|job| job.open(&sample::public_key()).is_ok()).eq(&false),
             "bit {bit}"
         );
     }
@@ -550,14 +406,7 @@ fn pages_beyond_their_limits_are_refused() {
         entries: vec![Entry::Chunk {
             len: 1,
             hash: shared::seal::Hash::ZERO,
-            slices: vec![
-                shared::manifest::Slice {
-                    object: 0,
-                    offset: 0,
-                    len: 1
-                };
-                count
-            ],
+            slices: vec![shared::manifest::Slice { object: 0, offset: 0, len: 1 }; count],
         }],
         ..sample::pages()[0].clone()
     };

@@ -38,12 +38,8 @@ fn integers_are_as_short_as_they_can_be() {
 
 #[test]
 fn a_longer_form_of_an_integer_is_read() {
-    let forms: [&[u8]; 4] = [
-        &[7],
-        &[0xfb, 7, 0],
-        &[0xfc, 7, 0, 0, 0],
-        &[0xfd, 7, 0, 0, 0, 0, 0, 0, 0],
-    ];
+    let forms: [&[u8]; 4] =
+        [&[7], &[0xfb, 7, 0], &[0xfc, 7, 0, 0, 0], &[0xfd, 7, 0, 0, 0, 0, 0, 0, 0]];
     for form in forms {
         assert_eq!(codec::decode::<u64, 64>(form), Ok(7), "{form:?}");
     }
@@ -53,10 +49,7 @@ fn a_longer_form_of_an_integer_is_read() {
 
 #[test]
 fn parts_of_values_stand_behind_each_other() {
-    assert_eq!(
-        codec::encode(&(7u8, 251u8, -1i8, true, false)),
-        [7, 251, 255, 1, 0]
-    );
+    assert_eq!(codec::encode(&(7u8, 251u8, -1i8, true, false)), [7, 251, 255, 1, 0]);
     assert_eq!(codec::encode(&Some(300u32)), [1, 0xfb, 0x2c, 1]);
     assert_eq!(codec::encode(&None::<u32>), [0]);
     assert_eq!(codec::encode(&"ü"), [2, 0xc3, 0xbc]);
@@ -80,9 +73,7 @@ fn a_frame_is_a_type_a_length_and_a_body() {
 
 #[test]
 fn types_that_are_not_known_are_told_from_those_that_are() {
-    let known: Vec<u8> = (0..=255)
-        .filter(|byte| FrameType::from_byte(*byte).is_some())
-        .collect();
+    let known: Vec<u8> = (0..=255).filter(|byte| FrameType::from_byte(*byte).is_some()).collect();
     assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19, 32, 33]);
 }
 
@@ -103,10 +94,7 @@ fn signatures_are_over_a_context_and_the_body() {
     assert_eq!(page, &draft.to_record()[..]);
     let message = [b"distributary/1 page\0".as_slice(), page].concat();
     public.verify(&message, signature).unwrap();
-    assert!(
-        !draft.verify(&sample::public_key()),
-        "a draft has no signature"
-    );
+    assert!(!draft.verify(&sample::public_key()), "a draft has no signature");
 }
 
 #[test]
@@ -115,22 +103,11 @@ fn hashes_are_over_the_bytes_as_they_are_sent() {
     let body = first.draft().to_record();
     assert_eq!(second.previous.0, *blake3::hash(&body).as_bytes());
     let signed = first.draft().sign(&sample::key());
-    assert_eq!(
-        signed.hash(),
-        second.previous,
-        "the signature is no part of what is hashed"
-    );
-    let list = [2, 6]
-        .into_iter()
-        .chain(*b"edge-1")
-        .chain([6])
-        .chain(*b"edge-2");
+    assert_eq!(signed.hash(), second.previous, "the signature is no part of what is hashed");
+    let list = [2, 6].into_iter().chain(*b"edge-1").chain([6]).chain(*b"edge-2");
     let list: Vec<u8> = list.collect();
     assert_eq!(codec::encode(&sample::servers()), list);
-    assert_eq!(
-        sample::object().servers_hash.0,
-        *blake3::hash(&list).as_bytes()
-    );
+    assert_eq!(sample::object().servers_hash.0, *blake3::hash(&list).as_bytes());
 }
 
 /// Lays records out as the specification says.

@@ -42,21 +42,12 @@ pub(crate) fn all() -> Vec<Row> {
     rows.extend(views());
     rows.extend(sealed());
     rows.extend(records());
-    rows.extend(
-        store::files()
-            .into_iter()
-            .map(|(name, bytes)| constant(name, &bytes)),
-    );
+    rows.extend(store::files().into_iter().map(|(name, bytes)| constant(name, &bytes)));
     rows
 }
 
 fn row(name: impl Into<String>, bytes: Vec<u8>, read: Read) -> Row {
-    Row {
-        name: name.into(),
-        bytes,
-        read,
-        stream: false,
-    }
+    Row { name: name.into(), bytes, read, stream: false }
 }
 
 /// Bytes that are compared and not read.
@@ -79,10 +70,7 @@ fn value<T: Serialize + PartialEq + 'static>(
     let own = bytes.clone();
     let read = move |found: &[u8]| {
         let decoded = decode(found)?;
-        assert!(
-            found != own || decoded == value,
-            "the own bytes say something else"
-        );
+        assert!(found != own || decoded == value, "the own bytes say something else");
         Ok(codec::encode(&decoded))
     };
     row(name, bytes, Box::new(read))
@@ -103,10 +91,7 @@ fn variants<T>(of: &str, values: Vec<(&'static str, T)>) -> Vec<Row>
 where
     T: Serialize + DeserializeOwned + PartialEq + 'static,
 {
-    values
-        .into_iter()
-        .map(|(variant, value)| part(format!("{of}.{variant}"), value))
-        .collect()
+    values.into_iter().map(|(variant, value)| part(format!("{of}.{variant}"), value)).collect()
 }
 
 fn codes() -> Vec<Row> {
@@ -157,10 +142,7 @@ fn frames() -> Vec<Row> {
         Request => FrameType::Request,
         Reply => FrameType::Reply,
     });
-    assert_eq!(
-        frames.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(),
-        FrameType::ALL
-    );
+    assert_eq!(frames.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), FrameType::ALL);
     let report = sample::report(Phase::Receiving);
     let body = |kind: FrameType| match kind {
         FrameType::Hello => codec::encode(&sample::hello()),
@@ -234,26 +216,14 @@ fn messages() -> Vec<Row> {
     let mut rows = vec![
         message_row("Envelope", sample::envelope(vec![0xde, 0xad])),
         message_row("Hello", sample::hello()),
-        message_row(
-            "Hello.unadvertised",
-            Hello {
-                advertise: None,
-                ..sample::hello()
-            },
-        ),
+        message_row("Hello.unadvertised", Hello { advertise: None, ..sample::hello() }),
         message_row("Welcome", sample::welcome()),
         message_row("Beat", sample::BEAT),
         message_row("Acks", sample::acks()),
         message_row("Reconcile", sample::reconcile()),
         message_row("Query", sample::QUERY),
         message_row("Answer", sample::answer()),
-        message_row(
-            "Answer.unknown",
-            Answer {
-                report: None,
-                ..sample::answer()
-            },
-        ),
+        message_row("Answer.unknown", Answer { report: None, ..sample::answer() }),
         message_row("Offer", sample::OFFER),
         message_row("Want", sample::want()),
         message_row("Want.stop", Want::default()),
@@ -272,13 +242,7 @@ fn parts() -> Vec<Row> {
     let mut rows = vec![
         part("JobId", sample::JOB),
         part("Name", sample::name("a-z.0_9")),
-        part(
-            "Stamp",
-            Stamp {
-                term: 250,
-                revision: 251,
-            },
-        ),
+        part("Stamp", Stamp { term: 250, revision: 251 }),
         part("Hash", Hash([0xab; 32])),
         part("Dimensions", sample::dimensions()),
     ];
@@ -347,10 +311,7 @@ fn views() -> Vec<Row> {
         Down => NodeState::Down,
         Quarantined => NodeState::Quarantined,
     });
-    let mut rows = vec![
-        part("JobView", sample::job_view()),
-        part("NodeInfo", sample::node_info()),
-    ];
+    let mut rows = vec![part("JobView", sample::job_view()), part("NodeInfo", sample::node_info())];
     rows.extend(variants("KindView", kinds));
     rows.extend(variants("JobState", jobs));
     rows.extend(variants("NodeJobState", copies));
@@ -372,11 +333,7 @@ fn sealed() -> Vec<Row> {
         let object: JobObject = opened.map_err(|e| DecodeError::Invalid(e.to_string()))?;
         Ok(codec::encode(&object.sign(&sample::key())))
     };
-    rows.push(row(
-        "SignedJob",
-        codec::encode(&sample::signed_job()),
-        Box::new(read_job),
-    ));
+    rows.push(row("SignedJob", codec::encode(&sample::signed_job()), Box::new(read_job)));
     for page in sample::pages() {
         let (draft, index) = (page.draft(), page.index);
         let signed = draft.sign(&sample::key());
@@ -387,11 +344,7 @@ fn sealed() -> Vec<Row> {
         ));
         rows.push(constant(&format!("Page.{index}.hash"), &draft.hash().0));
         let read = Box::new(read_page);
-        rows.push(row(
-            format!("Page.{index}.signed"),
-            signed.to_record().into(),
-            read,
-        ));
+        rows.push(row(format!("Page.{index}.signed"), signed.to_record().into(), read));
     }
     let purposes = each!(Purpose { Page => Purpose::Page, Job => Purpose::Job });
     rows.extend(purposes.into_iter().map(|(name, purpose)| {
@@ -432,21 +385,13 @@ fn records() -> Vec<Row> {
     };
     let record = |kind| {
         let (mut writer, mut out) = (RecordWriter::new(), Vec::new());
-        let number = if kind == RecordKind::Chunk {
-            0x01_0203_0405
-        } else {
-            0
-        };
+        let number = if kind == RecordKind::Chunk { 0x01_0203_0405 } else { 0 };
         writer.put(kind, number, &payload(kind), &mut out);
         out
     };
     let rows = kinds.into_iter().map(|(name, kind)| Row {
         stream: true,
-        ..row(
-            format!("Record.{name}"),
-            record(kind),
-            Box::new(read_record),
-        )
+        ..row(format!("Record.{name}"), record(kind), Box::new(read_record))
     });
     rows.collect()
 }

@@ -74,10 +74,7 @@ pub(crate) fn dimensions() -> Dimensions {
     Dimensions {
         kind: Kind::Files,
         name: Some(name("release")),
-        to: selectors()
-            .into_iter()
-            .map(|(_, selector)| selector)
-            .collect(),
+        to: selectors().into_iter().map(|(_, selector)| selector).collect(),
         size: None,
         deadline_s: Some(600),
         quorum: Quorum::Percent(80),
@@ -88,11 +85,8 @@ pub(crate) fn dimensions() -> Dimensions {
     }
 }
 
-pub(crate) const FILE: Attributes = Attributes {
-    kind: ObjectKind::File,
-    modified: Some((-1, 999_999_999)),
-    executable: true,
-};
+pub(crate) const FILE: Attributes =
+    Attributes { kind: ObjectKind::File, modified: Some((-1, 999_999_999)), executable: true };
 
 pub(crate) fn content() -> [&'static [u8]; 2] {
     [b"hello ", b"world"]
@@ -118,11 +112,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
 }
 
 pub(crate) fn entry(variant: &str) -> Entry {
-    entries()
-        .into_iter()
-        .find(|(found, _)| *found == variant)
-        .unwrap()
-        .1
+    entries().into_iter().find(|(found, _)| *found == variant).unwrap().1
 }
 
 pub(crate) fn pages() -> [Page; 2] {
@@ -137,11 +127,7 @@ pub(crate) fn pages() -> [Page; 2] {
     let chunk = Entry::Chunk {
         len: 5,
         hash: Hash::of(world),
-        slices: vec![Slice {
-            object: 0,
-            offset: 6,
-            len: 5,
-        }],
+        slices: vec![Slice { object: 0, offset: 6, len: 5 }],
     };
     let second = Page {
         job: JOB,
@@ -153,17 +139,10 @@ pub(crate) fn pages() -> [Page; 2] {
     [first, second]
 }
 
-pub(crate) const STAMP: Stamp = Stamp {
-    term: 3,
-    revision: 300,
-};
+pub(crate) const STAMP: Stamp = Stamp { term: 3, revision: 300 };
 
 pub(crate) fn envelope(body: Vec<u8>) -> Envelope {
-    Envelope {
-        job: JOB,
-        stamp: STAMP,
-        body,
-    }
+    Envelope { job: JOB, stamp: STAMP, body }
 }
 
 pub(crate) fn hello() -> Hello {
@@ -177,51 +156,24 @@ pub(crate) fn hello() -> Hello {
 }
 
 pub(crate) fn welcome() -> Welcome {
-    Welcome {
-        version: "0.1.0".to_owned(),
-        epoch: 3,
-        incarnation: 13,
-    }
+    Welcome { version: "0.1.0".to_owned(), epoch: 3, incarnation: 13 }
 }
 
 pub(crate) fn acks() -> Acks {
-    let ack = |kind, stamp| Ack {
-        kind,
-        job: JOB,
-        stamp,
-    };
-    let newest = Stamp {
-        term: u64::MAX,
-        revision: 70_000,
-    };
-    Acks(vec![
-        ack(StateKind::Assign, STAMP),
-        ack(StateKind::Report, newest),
-    ])
+    let ack = |kind, stamp| Ack { kind, job: JOB, stamp };
+    let newest = Stamp { term: u64::MAX, revision: 70_000 };
+    Acks(vec![ack(StateKind::Assign, STAMP), ack(StateKind::Report, newest)])
 }
 
 pub(crate) fn reconcile() -> Reconcile {
-    Reconcile {
-        jobs: vec![JOB, JobId([1; 16])],
-        more: true,
-    }
+    Reconcile { jobs: vec![JOB, JobId([1; 16])], more: true }
 }
 
-pub(crate) const BEAT: Beat = Beat {
-    number: 250,
-    disk_free: 1 << 40,
-};
-pub(crate) const QUERY: Query = Query {
-    job: JOB,
-    nonce: 0x0123_4567_89ab_cdef,
-};
+pub(crate) const BEAT: Beat = Beat { number: 250, disk_free: 1 << 40 };
+pub(crate) const QUERY: Query = Query { job: JOB, nonce: 0x0123_4567_89ab_cdef };
 
 pub(crate) fn answer() -> Answer {
-    Answer {
-        job: JOB,
-        nonce: QUERY.nonce,
-        report: Some(report(Phase::Receiving)),
-    }
+    Answer { job: JOB, nonce: QUERY.nonce, report: Some(report(Phase::Receiving)) }
 }
 
 pub(crate) fn assigns() -> Vec<(&'static str, Assign)> {
@@ -232,11 +184,7 @@ pub(crate) fn assigns() -> Vec<(&'static str, Assign)> {
     })
 }
 
-pub(crate) const OFFER: Offer = Offer {
-    pages: 1,
-    head: 65_535,
-    spare_bps: 8_000_000,
-};
+pub(crate) const OFFER: Offer = Offer { pages: 1, head: 65_535, spare_bps: 8_000_000 };
 
 pub(crate) fn want() -> Want {
     Want {
@@ -244,16 +192,8 @@ pub(crate) fn want() -> Want {
         durable: 250,
         complete: false,
         stripes: vec![
-            StripeWant {
-                stripe: 0,
-                from: 250,
-                credit: 506,
-            },
-            StripeWant {
-                stripe: 1,
-                from: 251,
-                credit: 507,
-            },
+            StripeWant { stripe: 0, from: 250, credit: 506 },
+            StripeWant { stripe: 1, from: 251, credit: 507 },
         ],
         held: vec![(260, 4), (65_536, 1)],
     }
@@ -277,12 +217,7 @@ pub(crate) fn sources() -> Vec<(&'static str, Source)> {
 
 pub(crate) fn report(phase: Phase) -> Report {
     let upstreams = sources().into_iter().map(|(_, source)| source).collect();
-    Report {
-        phase,
-        bytes: 131_072,
-        rate_bps: 4_000_000_000,
-        upstreams,
-    }
+    Report { phase, bytes: 131_072, rate_bps: 4_000_000_000, upstreams }
 }
 
 pub(crate) fn job_refs() -> Vec<(&'static str, JobRef)> {
@@ -320,15 +255,8 @@ pub(crate) fn refusals() -> Vec<(&'static str, RefusalKind)> {
 }
 
 pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
-    let event = Event {
-        job: JOB.to_string(),
-        at: AT.to_owned(),
-        body: EventBody::Quorum,
-    };
-    let refusal = Refusal {
-        kind: RefusalKind::Rights,
-        text: "no".to_owned(),
-    };
+    let event = Event { job: JOB.to_string(), at: AT.to_owned(), body: EventBody::Quorum };
+    let refusal = Refusal { kind: RefusalKind::Rights, text: "no".to_owned() };
     each!(Reply {
         Created => Reply::Created(Box::new(signed_job())),
         Jobs => Reply::Jobs(vec![job_view()]),

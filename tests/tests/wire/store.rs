@@ -15,9 +15,7 @@ const FILES: [&str; 3] = ["job", "pages.log", "have.log"];
 pub(crate) fn files() -> Vec<(&'static str, Vec<u8>)> {
     let folder = tempfile::tempdir().unwrap();
     let root = StoreRoot::open(folder.path(), Layout::Spool).unwrap();
-    let store = root
-        .create(&sample::signed_job(), &sample::object())
-        .unwrap();
+    let store = root.create(&sample::signed_job(), &sample::object()).unwrap();
     let [first, second] = sample::pages();
     let signed = first.draft().sign(&sample::key());
     store.append_page(&signed, &Arc::new(first)).unwrap();
@@ -45,12 +43,8 @@ fn the_files_are_taken_up_again() {
         fs::write(job.join(name), bytes).unwrap();
     }
     fs::write(job.join("content"), b"hello world").unwrap();
-    let recovery = root
-        .recover(&|job| job.open(&sample::public_key()))
-        .unwrap();
-    let [found] = recovery.jobs.as_slice() else {
-        panic!("{recovery:?}")
-    };
+    let recovery = root.recover(&|job| job.open(&sample::public_key())).unwrap();
+    let [found] = recovery.jobs.as_slice() else { panic!("{recovery:?}") };
     let mut both = ChunkSet::new();
     both.insert(0);
     both.insert(1);

@@ -92,24 +92,18 @@ pub(crate) struct Contact {
 impl Contact {
     /// The base's address.
     pub(crate) fn base(&self) -> Result<&str, Failure> {
-        self.base
-            .as_deref()
-            .ok_or_else(|| missing("base", "HOST:PORT"))
+        self.base.as_deref().ok_or_else(|| missing("base", "HOST:PORT"))
     }
 
     /// The identity's folder.
     pub(crate) fn identity(&self) -> Result<&PathBuf, Failure> {
-        self.identity
-            .as_ref()
-            .ok_or_else(|| missing("identity", "DIR"))
+        self.identity.as_ref().ok_or_else(|| missing("identity", "DIR"))
     }
 }
 
 fn missing(flag: &str, value: &str) -> Failure {
     let variable = crate::config::variable(flag);
-    Failure::usage(format!(
-        "--{flag} {value} is missing; give it, or set {variable}"
-    ))
+    Failure::usage(format!("--{flag} {value} is missing; give it, or set {variable}"))
 }
 
 /// Reads `HOST:PORT`; an IPv6 address stands in brackets.
@@ -140,9 +134,7 @@ mod tests {
         for right in ["a:1", "127.0.0.1:7400", "[::1]:7400", "base.example:65535"] {
             assert!(host_and_port(right).is_ok(), "{right}");
         }
-        for wrong in [
-            "", "a", ":1", "a:", "a:0", "a:65536", "::1:7400", "a b:1", "a:x",
-        ] {
+        for wrong in ["", "a", ":1", "a:", "a:0", "a:65536", "::1:7400", "a b:1", "a:x"] {
             assert!(host_and_port(wrong).is_err(), "{wrong}");
         }
     }

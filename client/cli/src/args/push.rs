@@ -23,6 +23,10 @@ pub(crate) struct PushArgs {
     #[command(flatten)]
     pub(crate) contact: Contact,
 
+    /// End when standard input ends: the push ends with the process that holds its pipe.
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+
     /// The job's name; made up by the base if absent.
     #[arg(long, value_parser = job_name)]
     pub(crate) name: Option<Name>,

@@ -19,10 +19,7 @@ pub(crate) fn run(args: CertsArgs) -> Result<Exit, Failure> {
         CertsCommand::Init { dir } => {
             let authority = Authority::init(&dir, Clock::wall())?;
             let until = date(authority.not_after());
-            output::line(&format!(
-                "authority in {}, valid until {until}",
-                dir.display()
-            ))?;
+            output::line(&format!("authority in {}, valid until {until}", dir.display()))?;
         }
         CertsCommand::Issue(issue) => self::issue(issue)?,
     }
@@ -30,33 +27,16 @@ pub(crate) fn run(args: CertsArgs) -> Result<Exit, Failure> {
 }
 
 fn issue(args: IssueArgs) -> Result<(), Failure> {
-    let IssueArgs {
-        dir,
-        role,
-        name,
-        label,
-        host,
-        valid_for,
-        out,
-    } = args;
+    let IssueArgs { dir, role, name, label, host, valid_for, out } = args;
     let mut labels = BTreeMap::new();
     for pair in label {
         label::insert(&mut labels, pair).map_err(Failure::failed)?;
     }
-    let request = Request {
-        role,
-        name,
-        labels,
-        hosts: host,
-        valid_for,
-    };
+    let request = Request { role, name, labels, hosts: host, valid_for };
     let issued = Authority::open(&dir)?.issue(&request, Clock::wall())?;
     issued.write(&out)?;
     let (Request { role, name, .. }, until) = (request, date(issued.not_after()));
-    output::line(&format!(
-        "identity of {role} {name} in {}, valid until {until}",
-        out.display()
-    ))
+    output::line(&format!("identity of {role} {name} in {}, valid until {until}", out.display()))
 }
 
 fn date(at: SystemTime) -> String {

@@ -18,11 +18,7 @@ use crate::units::{show_rate, show_size};
 /// [`Failure`] if the base is not reached or refuses, or with what went wrong with a job
 /// that is watched.
 pub(crate) fn run(args: JobArgs) -> Result<Exit, Failure> {
-    let JobArgs {
-        command,
-        contact,
-        json,
-    } = args;
+    let JobArgs { command, contact, json } = args;
     let (request, done) = match command {
         JobCommand::Watch { job } => return watch(&contact, job, json),
         JobCommand::Ls => (Request::Jobs, String::new()),
@@ -115,9 +111,7 @@ fn facts(view: &JobView) -> impl Iterator<Item = (&'static str, String)> {
         ("deadline", view.deadline.clone()),
         ("closed", view.closed_at.clone()),
     ];
-    facts
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, output::plain(&value?))))
+    facts.into_iter().filter_map(|(key, value)| Some((key, output::plain(&value?))))
 }
 
 fn nodes(view: &JobView) -> TextTable<6> {
@@ -152,10 +146,7 @@ mod tests {
         let lines: Vec<String> = list(&[view()]).lines().collect();
         assert_eq!(
             lines,
-            [
-                "ID  NAME  KIND   STATE    SIZE  CREATED",
-                "id  j     files  partial  5 B   t0"
-            ]
+            ["ID  NAME  KIND   STATE    SIZE  CREATED", "id  j     files  partial  5 B   t0"]
         );
         let lines: Vec<String> = nodes(&view()).lines().collect();
         assert_eq!(

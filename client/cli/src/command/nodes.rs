@@ -14,11 +14,7 @@ use crate::session;
 /// # Errors
 /// [`Failure`] if the base is not reached or refuses.
 pub(crate) fn run(args: NodesArgs) -> Result<Exit, Failure> {
-    let NodesArgs {
-        command,
-        contact,
-        json,
-    } = args;
+    let NodesArgs { command, contact, json } = args;
     let (request, done) = match command {
         None => (Request::Nodes, String::new()),
         Some(NodesCommand::Forget { name }) => {
@@ -43,18 +39,13 @@ pub(crate) fn run(args: NodesArgs) -> Result<Exit, Failure> {
 fn table(nodes: &[NodeInfo]) -> TextTable<6> {
     let mut table = TextTable::new(["NAME", "STATE", "ADDRESS", "RTT", "JOBS", "LABELS"]);
     for node in nodes {
-        let labels: Vec<String> = node
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let labels: Vec<String> =
+            node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         table.row([
             node.name.clone(),
             state(node.state).to_owned(),
             node.address.clone(),
-            node.rtt_ms
-                .map(|ms| format!("{ms:.1} ms"))
-                .unwrap_or_default(),
+            node.rtt_ms.map(|ms| format!("{ms:.1} ms")).unwrap_or_default(),
             node.jobs.to_string(),
             labels.join(","),
         ]);

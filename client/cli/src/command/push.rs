@@ -33,6 +33,9 @@ pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
     let dimensions = dimensions(&args, plan.size());
     session::block_on(async {
         let mut stopper = Stopper::new(args.timeout)?;
+        if args.until_stdin_closes {
+            stopper.end_with_stdin()?;
+        }
         let client = session::connect(options, &mut stopper).await?;
         let push = tokio::select! {
             biased;
@@ -44,11 +47,7 @@ pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
 }
 
 fn dimensions(args: &PushArgs, size: u64) -> Dimensions {
-    let to = if args.to.is_empty() {
-        vec![Selector::All]
-    } else {
-        args.to.clone()
-    };
+    let to = if args.to.is_empty() { vec![Selector::All] } else { args.to.clone() };
     Dimensions {
         kind: Kind::Files,
         name: args.name.clone(),
@@ -140,16 +139,8 @@ fn announce(args: &PushArgs, job: &JobObject, follower: &mut Follower) -> Result
         return output::line(&job.id.to_string());
     }
     let at = i64::try_from(job.created_at_ms).unwrap_or(i64::MAX);
-    let at = jiff::Timestamp::from_millisecond(at)
-        .unwrap_or(jiff::Timestamp::MAX)
-        .to_string();
-    follower
-        .event(&Event {
-            job: job.id.to_string(),
-            at,
-            body: EventBody::Created,
-        })
-        .map(drop)
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::MAX).to_string();
+    follower.event(&Event { job: job.id.to_string(), at, body: EventBody::Created }).map(drop)
 }
 
 /// Passes on the events until the base has closed the job that the client has given up.
@@ -186,11 +177,7 @@ fn left_behind(args: &PushArgs, job: &JobObject, stop: Stop) -> Failure {
 fn contact_flags(args: &PushArgs) -> String {
     let base = args.contact.base().unwrap_or_default();
     let identity = args.contact.identity().map(|dir| dir.display().to_string());
-    format!(
-        " --base {} --identity {}",
-        quoted(base),
-        quoted(&identity.unwrap_or_default())
-    )
+    format!(" --base {} --identity {}", quoted(base), quoted(&identity.unwrap_or_default()))
 }
 
 /// `text` as a shell takes it for one word.
@@ -305,10 +292,7 @@ mod tests {
         let args = args(&["--base", "b:1", "--identity", "my id"]);
         let failure = left_behind(&args, &job, Stop::Interrupted);
         assert_eq!(failure.exit, Exit::Interrupted);
-        let watch = format!(
-            "distributary job watch {} --base b:1 --identity 'my id'",
-            job.id
-        );
+        let watch = format!("distributary job watch {} --base b:1 --identity 'my id'", job.id);
         assert!(failure.text.contains(&watch), "{failure}");
         assert_eq!(left_behind(&args, &job, Stop::TimedOut).exit, Exit::Timeout);
     }

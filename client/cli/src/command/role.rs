@@ -1,7 +1,5 @@
 //! `base`, `node` and `demo`.
 
-use std::io::Read;
-
 use certs::Identity;
 use shared_io::clock::Clock;
 use shared_io::link::chain;
@@ -26,14 +24,11 @@ pub(crate) fn base(args: BaseArgs) -> Result<Exit, Failure> {
         congestion: args.service.congestion,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
-    block_on(until_stopped(
-        args.service.until_stdin_closes,
-        async |stop| {
-            base::run(config, metrics, stop)
-                .await
-                .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
-        },
-    ))
+    block_on(until_stopped(args.service.until_stdin_closes, async |stop| {
+        base::run(config, metrics, stop)
+            .await
+            .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
+    }))
 }
 
 /// Runs a node until a signal ends it.
@@ -53,14 +48,11 @@ pub(crate) fn node(args: NodeArgs) -> Result<Exit, Failure> {
         congestion: args.service.congestion,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
-    block_on(until_stopped(
-        args.service.until_stdin_closes,
-        async |stop| {
-            node::run(config, metrics, stop)
-                .await
-                .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
-        },
-    ))
+    block_on(until_stopped(args.service.until_stdin_closes, async |stop| {
+        node::run(config, metrics, stop)
+            .await
+            .map_err(|error| Failure::new(refused_or_failed(error.is_refusal()), chain(&error)))
+    }))
 }
 
 /// Runs a base, nodes and a push on this machine.
@@ -83,7 +75,7 @@ async fn until_stopped(
     let stop = CancellationToken::new();
     let mut stopper = Stopper::new(None)?;
     if until_stdin_closes {
-        end_with_stdin(stop.clone())?;
+        stopper.end_with_stdin()?;
     }
     let told = stop.clone();
     let running = service(stop);
@@ -94,20 +86,4 @@ async fn until_stopped(
         _ = stopper.wait() => told.cancel(),
     }
     running.await.map(|()| Exit::Done)
-}
-
-/// Cancels `stop` when standard input ends. The thread has no owner to stop it: reading a
-/// pipe cannot be interrupted, and it ends with the process.
-fn end_with_stdin(stop: CancellationToken) -> Result<(), Failure> {
-    let read = move || {
-        let mut byte = [0];
-        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
-        stop.cancel();
-    };
-    let thread = std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(read);
-    thread
-        .map(drop)
-        .map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
 }

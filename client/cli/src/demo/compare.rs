@@ -51,10 +51,7 @@ pub(super) async fn all(
     let wanted = tokio::task::spawn_blocking(move || hash_source(&objects)).await;
     let wanted = wanted.map_err(|error| Failure::failed(error.to_string()))?;
     let wanted = Arc::new(wanted.map_err(|(path, error)| {
-        Failure::failed(format!(
-            "cannot read {} to compare: {error}",
-            path.display()
-        ))
+        Failure::failed(format!("cannot read {} to compare: {error}", path.display()))
     })?);
     let mut compared = BTreeMap::new();
     let mut running = JoinSet::new();
@@ -79,9 +76,7 @@ fn hash_source(objects: &BTreeMap<String, Object>) -> Result<Listing, (PathBuf, 
         listing.insert(name.clone(), hash);
         // Directories that are there only because something lies in them.
         for (at, _) in name.match_indices('/') {
-            listing
-                .entry(name.get(..at).unwrap_or_default().to_owned())
-                .or_insert(None);
+            listing.entry(name.get(..at).unwrap_or_default().to_owned()).or_insert(None);
         }
     }
     Ok(listing)
@@ -90,14 +85,10 @@ fn hash_source(objects: &BTreeMap<String, Object>) -> Result<Listing, (PathBuf, 
 fn compare(wanted: &Listing, folder: &Path) -> Comparison {
     let mut found = Listing::new();
     if let Err(error) = list(folder, "", &mut found) {
-        return Comparison::Different {
-            what: format!("{}: {error}", folder.display()),
-        };
+        return Comparison::Different { what: format!("{}: {error}", folder.display()) };
     }
     let names: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
-    let first = names
-        .into_iter()
-        .find(|name| wanted.get(*name) != found.get(*name));
+    let first = names.into_iter().find(|name| wanted.get(*name) != found.get(*name));
     if let Some(name) = first {
         let what = match (wanted.get(name), found.get(name)) {
             (_, None) => format!("{name} is missing"),
@@ -112,9 +103,7 @@ fn compare(wanted: &Listing, folder: &Path) -> Comparison {
             digest.update(format!("{hash}  {name}\n").as_bytes());
         }
     }
-    Comparison::Equal {
-        digest: digest.finalize().to_hex().to_string(),
-    }
+    Comparison::Equal { digest: digest.finalize().to_hex().to_string() }
 }
 
 fn list(folder: &Path, prefix: &str, found: &mut Listing) -> std::io::Result<()> {

@@ -49,11 +49,7 @@ impl Fleet {
         let names: Vec<String> = (1..=nodes).map(|number| format!("node-{number}")).collect();
         issue_all(&folder, &names)?;
         let base = Process::start(&folder, "base", &["base"], &[]).await?;
-        let mut fleet = Self {
-            folder,
-            base,
-            nodes: Vec::new(),
-        };
+        let mut fleet = Self { folder, base, nodes: Vec::new() };
         for name in names {
             let extra = ["--base", &fleet.base.listen];
             let node = Process::start(&fleet.folder, &name, &["node"], &extra).await?;
@@ -83,10 +79,7 @@ impl Fleet {
     /// Where each node has the files of a job.
     pub(super) fn job_folders(&self, job: &str) -> BTreeMap<String, PathBuf> {
         let folder = |node: &Process| node.data.join("jobs").join(job).join("files");
-        self.nodes
-            .iter()
-            .map(|node| (node.name.clone(), folder(node)))
-            .collect()
+        self.nodes.iter().map(|node| (node.name.clone(), folder(node))).collect()
     }
 
     /// Waits until a process ends that should not, and says which.
@@ -98,11 +91,7 @@ impl Fleet {
                     let status = process.child.wait().await;
                     let log = process.data.join("log");
                     let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-                    format!(
-                        "{} has ended ({status}); its log: {}",
-                        process.name,
-                        tail(&log)
-                    )
+                    format!("{} has ended ({status}); its log: {}", process.name, tail(&log))
                 })
             })
             .collect();
@@ -123,9 +112,7 @@ impl Fleet {
             .await
             .map_err(|error| Failure::failed(format!("cannot read the base's metrics: {error}")))?;
         let name = "distributary_content_bytes_sent_total{peer_role=\"node\"} ";
-        let sent = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let sent = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         let sent: f64 = sent.unwrap_or(0.0);
         Ok(if size == 0 { 0.0 } else { sent / size as f64 })
     }
@@ -134,19 +121,14 @@ impl Fleet {
     pub(super) async fn stop(&mut self) {
         let all = || std::iter::once(&self.base).chain(&self.nodes);
         for pid in all().filter_map(|process| process.child.id()) {
-            let pid = i32::try_from(pid)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
                 // A process that has ended already needs no signal.
                 rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
             }
         }
         for process in std::iter::once(&mut self.base).chain(&mut self.nodes) {
-            if tokio::time::timeout(STOP_PATIENCE, process.child.wait())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(STOP_PATIENCE, process.child.wait()).await.is_err() {
                 tracing::warn!(process = process.name, "does not end by itself: killed");
                 process.child.kill().await.ok();
             }
@@ -172,13 +154,7 @@ impl Process {
             .arg(folder.join("identity").join(name))
             .arg("--data")
             .arg(&data)
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--http",
-                "127.0.0.1:0",
-                "--until-stdin-closes",
-            ])
+            .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--until-stdin-closes"])
             .args(extra)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -232,10 +208,7 @@ impl Process {
     async fn wait_until_ready(&self) -> Result<(), Failure> {
         let asking = async {
             loop {
-                if http_get(&self.http, "/readyz")
-                    .await
-                    .is_ok_and(|text| text.contains("ready"))
-                {
+                if http_get(&self.http, "/readyz").await.is_ok_and(|text| text.contains("ready")) {
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -248,10 +221,7 @@ impl Process {
     fn too_slow(&self, what: &str) -> Failure {
         let seconds = START_PATIENCE.as_secs();
         let log = tail(&self.data.join("log"));
-        Failure::failed(format!(
-            "{} did not {what} within {seconds} s: {log}",
-            self.name
-        ))
+        Failure::failed(format!("{} did not {what} within {seconds} s: {log}", self.name))
     }
 }
 
@@ -269,9 +239,7 @@ fn issue_all(folder: &Path, nodes: &[String]) -> Result<(), Failure> {
             hosts: Vec::new(),
             valid_for: VALID_FOR,
         };
-        authority
-            .issue(&request, now)?
-            .write(&folder.join("identity").join(name))?;
+        authority.issue(&request, now)?.write(&folder.join("identity").join(name))?;
     }
     Ok(())
 }
@@ -292,8 +260,6 @@ async fn http_get(addr: &str, path: &str) -> std::io::Result<String> {
     stream.read_to_string(&mut answer).await?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
-        _ => Err(std::io::Error::other(
-            answer.lines().next().unwrap_or("no answer").to_owned(),
-        )),
+        _ => Err(std::io::Error::other(answer.lines().next().unwrap_or("no answer").to_owned())),
     }
 }

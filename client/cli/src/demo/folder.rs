@@ -19,19 +19,13 @@ impl WorkFolder {
     /// Makes the folder. One that is to be kept must be empty or absent.
     pub(super) fn make(keep: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = keep else {
-            let made = tempfile::Builder::new()
-                .prefix("distributary-demo-")
-                .tempdir();
+            let made = tempfile::Builder::new().prefix("distributary-demo-").tempdir();
             let failed =
                 |error| Failure::failed(format!("cannot make a temporary folder: {error}"));
             return made.map(Self::Temporary).map_err(failed);
         };
-        let failed = |error| {
-            Failure::failed(format!(
-                "cannot use {} with --keep: {error}",
-                path.display()
-            ))
-        };
+        let failed =
+            |error| Failure::failed(format!("cannot use {} with --keep: {error}", path.display()));
         std::fs::create_dir_all(path).map_err(failed)?;
         if std::fs::read_dir(path).map_err(failed)?.next().is_some() {
             let text = format!("{} is not empty; give --keep a new folder", path.display());
@@ -51,10 +45,7 @@ impl WorkFolder {
     pub(super) fn check_room(&self, size: u64, files: u64, copies: u64) -> Result<(), Failure> {
         let path = self.path();
         let stat = rustix::fs::statvfs(path).map_err(|error| {
-            Failure::failed(format!(
-                "cannot ask for the space of {}: {error}",
-                path.display()
-            ))
+            Failure::failed(format!("cannot ask for the space of {}: {error}", path.display()))
         })?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let copy = size.saturating_add(files.saturating_mul(stat.f_frsize));

@@ -19,6 +19,7 @@ use shared::view::JobView;
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::session::block_on;
 use crate::stop::{Stop, Stopper};
 
 use compare::Comparison;
@@ -29,15 +30,9 @@ use spread::Spread;
 /// Runs the demo.
 pub(crate) fn run(args: DemoArgs) -> Result<Exit, Failure> {
     if args.live.is_some() {
-        return Err(Failure::failed(
-            "demo --live is not available yet; leave --live out",
-        ));
+        return Err(Failure::failed("demo --live is not available yet; leave --live out"));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(demonstrate(args))
+    block_on(demonstrate(args))
 }
 
 async fn demonstrate(args: DemoArgs) -> Result<Exit, Failure> {
@@ -60,11 +55,7 @@ async fn show(args: &DemoArgs, folder: &WorkFolder, told: bool) -> Result<Exit, 
             output::note(&text);
         }
     };
-    say(format!(
-        "starting a base and {} nodes in {}",
-        args.nodes,
-        folder.path().display()
-    ));
+    say(format!("starting a base and {} nodes in {}", args.nodes, folder.path().display()));
     let mut fleet = Fleet::start(folder, args.nodes).await?;
     let mut spread = Spread::start(&fleet, &source.paths, args.json)?;
     let closed = tokio::select! {
@@ -76,13 +67,7 @@ async fn show(args: &DemoArgs, folder: &WorkFolder, told: bool) -> Result<Exit, 
     say("comparing every node's files with the source".to_owned());
     let comparisons = compare::all(&source, &fleet.job_folders(&closed.id)).await?;
     let ok = comparisons.values().all(Comparison::is_equal) && comparisons.len() == fleet.len();
-    let result = Outcome {
-        ok,
-        closed,
-        copies,
-        comparisons,
-        seconds: spread.seconds(),
-    };
+    let result = Outcome { ok, closed, copies, comparisons, seconds: spread.seconds() };
     fleet.stop().await;
     result.tell(args.json, &spread)?;
     Ok(if result.ok { Exit::Done } else { Exit::Failed })
@@ -113,11 +98,7 @@ impl Outcome {
         for row in self.rows(spread) {
             output::line(&row.line())?;
         }
-        let verdict = if self.ok {
-            "all equal"
-        } else {
-            "NOT all equal"
-        };
+        let verdict = if self.ok { "all equal" } else { "NOT all equal" };
         output::line(&format!(
             "{verdict}: {bytes} bytes at {} nodes in {:.1} s; the base sent {:.2} copies; digest {}",
             self.comparisons.len(),
@@ -160,14 +141,8 @@ impl Row<'_> {
             Some(Comparison::Different { what }) => format!("DIFFERENT: {what}"),
             None => "not compared".to_owned(),
         };
-        let seconds = self
-            .seconds
-            .map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
-        format!(
-            "{:12} {seconds:>8}  from {}  {equal}",
-            self.name,
-            self.upstreams.join(", ")
-        )
+        let seconds = self.seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
+        format!("{:12} {seconds:>8}  from {}  {equal}", self.name, self.upstreams.join(", "))
     }
 }
 

@@ -28,13 +28,9 @@ pub(super) async fn prepare(
         let (made, size) = (path.clone(), args.size);
         let make = tokio::task::spawn_blocking(move || make_content(&made, size)).await;
         let failed = |error: String| {
-            Failure::failed(format!(
-                "cannot make content in {}: {error}",
-                path.display()
-            ))
+            Failure::failed(format!("cannot make content in {}: {error}", path.display()))
         };
-        make.map_err(|error| failed(error.to_string()))?
-            .map_err(|e| failed(e.to_string()))?;
+        make.map_err(|error| failed(error.to_string()))?.map_err(|e| failed(e.to_string()))?;
         vec![path]
     } else {
         args.paths.clone()
@@ -49,11 +45,7 @@ pub(super) async fn prepare(
         (entry.name.to_owned(), object)
     });
     let objects: BTreeMap<String, Object> = objects.collect();
-    Ok(Source {
-        paths,
-        size: plan.size(),
-        objects,
-    })
+    Ok(Source { paths, size: plan.size(), objects })
 }
 
 /// Bytes that do not repeat: a counter through SplitMix64's mixing steps.

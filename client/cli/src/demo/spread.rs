@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use shared::view::{JobView, NodeProgress};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::exit::Failure;
 use crate::output;
@@ -23,6 +23,8 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// A push under way, a process of its own.
 pub(super) struct Spread {
     child: Child,
+    /// Held open: the push ends when it closes.
+    _stdin: Option<ChildStdin>,
     events: Lines<BufReader<ChildStdout>>,
     errors: Option<ChildStderr>,
     json: bool,
@@ -42,6 +44,7 @@ impl Spread {
                 "--json",
                 "--no-progress",
                 "--allow-case",
+                "--until-stdin-closes",
                 "--base",
                 fleet.base(),
             ])
@@ -49,7 +52,7 @@ impl Spread {
             .arg(fleet.client_identity())
             .arg("--")
             .args(paths)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -60,6 +63,7 @@ impl Spread {
         let errors = child.stderr.take();
         let bars = Bars::new();
         Ok(Self {
+            _stdin: child.stdin.take(),
             child,
             events,
             errors,
@@ -99,10 +103,7 @@ impl Spread {
                     Ok(Err(error)) => error.to_string(),
                     Err(_elapsed) => "still running".to_owned(),
                 };
-                Err(Failure::failed(format!(
-                    "push did not succeed ({status}): {}",
-                    said.trim()
-                )))
+                Err(Failure::failed(format!("push did not succeed ({status}): {}", said.trim())))
             }
         }
     }
@@ -118,8 +119,7 @@ impl Spread {
     }
 
     fn after(&self, at: Timestamp) -> Option<f64> {
-        self.created_at
-            .map(|created| at.duration_since(created).as_secs_f64())
+        self.created_at.map(|created| at.duration_since(created).as_secs_f64())
     }
 
     fn take(&mut self, event: &Value) -> Option<JobView> {

@@ -57,10 +57,7 @@ impl<'a> Audit<'a> {
             Place::Files(_) => 0,
             Place::Spool(content) => {
                 let path = store.folder.join("content");
-                content
-                    .metadata()
-                    .map_err(StoreError::io("look at", &path))?
-                    .len()
+                content.metadata().map_err(StoreError::io("look at", &path))?.len()
             }
         };
         let mut audit = Self {
@@ -114,11 +111,7 @@ impl<'a> Audit<'a> {
         let bytes = PageBytes::from_record(Bytes::from(payload), tag == TAG_SIGNED)
             .map_err(|error| error.to_string())?;
         let page = bytes.decode().map_err(|error| error.to_string())?;
-        let due = (
-            self.manifest.pages(),
-            self.manifest.chunks(),
-            self.manifest.last_hash(),
-        );
+        let due = (self.manifest.pages(), self.manifest.chunks(), self.manifest.last_hash());
         if due == (page.index, page.first_chunk, page.previous) {
             Ok((bytes, page))
         } else {
@@ -130,10 +123,7 @@ impl<'a> Audit<'a> {
     /// now tells of an error beyond this log, which is left as it is.
     fn accept(&mut self, bytes: &PageBytes, page: &Page) -> Result<(), StoreError> {
         let accepted = self.manifest.accept(page, bytes);
-        let refused = |source| StoreError::PageRefused {
-            index: page.index,
-            source,
-        };
+        let refused = |source| StoreError::PageRefused { index: page.index, source };
         accepted.map(drop).map_err(refused)
     }
 
@@ -151,17 +141,9 @@ impl<'a> Audit<'a> {
                     }
                     chunk += 1;
                 }
-                Entry::Open {
-                    object,
-                    name,
-                    attributes,
-                } => {
+                Entry::Open { object, name, attributes } => {
                     if attributes.kind != ObjectKind::Directory {
-                        let extent = Extent {
-                            name: name.clone(),
-                            bytes: 0,
-                            runs: Vec::new(),
-                        };
+                        let extent = Extent { name: name.clone(), bytes: 0, runs: Vec::new() };
                         self.open.insert(*object, extent);
                     }
                 }
@@ -216,10 +198,7 @@ impl<'a> Audit<'a> {
             },
         };
         if !there {
-            self.notes.push(format!(
-                "{:?}: bytes are missing, to be fetched again",
-                extent.name
-            ));
+            self.notes.push(format!("{:?}: bytes are missing, to be fetched again", extent.name));
             self.lost.extend_from_slice(&extent.runs);
         }
         Ok(())

@@ -125,10 +125,6 @@ impl StoreError {
         path: &Path,
     ) -> impl FnOnce(E) -> Self + use<E> {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source: source.into(),
-        }
+        move |source| Self::Io { action, path, source: source.into() }
     }
 }

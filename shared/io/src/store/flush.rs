@@ -75,14 +75,7 @@ impl<'s> Batch<'s> {
         }
         let unsynced = std::mem::take(&mut state.unsynced);
         drop(state);
-        Some(Self {
-            store,
-            runs,
-            pages,
-            unsynced,
-            error: None,
-            placed: false,
-        })
+        Some(Self { store, runs, pages, unsynced, error: None, placed: false })
     }
 
     fn sync_each(&self) -> Result<(), StoreError> {
@@ -90,9 +83,7 @@ impl<'s> Batch<'s> {
         match &store.place {
             Place::Spool(content) if self.unsynced.content => {
                 let path = store.folder.join("content");
-                content
-                    .sync_data()
-                    .map_err(StoreError::io("flush", &path))?;
+                content.sync_data().map_err(StoreError::io("flush", &path))?;
             }
             Place::Files(files) => {
                 for object in &self.unsynced.parts {
@@ -112,10 +103,7 @@ impl<'s> Batch<'s> {
         }
         if self.unsynced.pages {
             let path = store.folder.join("pages.log");
-            store
-                .pages_log
-                .sync_data()
-                .map_err(StoreError::io("flush", &path))?;
+            store.pages_log.sync_data().map_err(StoreError::io("flush", &path))?;
         }
         Ok(())
     }
@@ -133,11 +121,7 @@ impl<'s> Batch<'s> {
 
     fn sync_journal(&self) -> Result<(), StoreError> {
         let path = self.store.folder.join("have.log");
-        self.store
-            .journal()
-            .log
-            .sync_data()
-            .map_err(StoreError::io("flush", &path))
+        self.store.journal().log.sync_data().map_err(StoreError::io("flush", &path))
     }
 
     /// Takes up what is durable now, reports it, and gives names.
@@ -145,13 +129,7 @@ impl<'s> Batch<'s> {
         if self.error.is_none() {
             let (pages, complete) = self.settle();
             let durable = std::mem::take(&mut self.runs);
-            report(Flushed {
-                job: self.store.job,
-                durable,
-                pages,
-                complete,
-                error: None,
-            });
+            report(Flushed { job: self.store.job, durable, pages, complete, error: None });
             match self.store.place {
                 Place::Spool(_) => {}
                 Place::Files(_) => match self.store.place() {
@@ -203,13 +181,7 @@ impl<'s> Batch<'s> {
             state.complete = true;
             let pages = state.pages_whole;
             drop(state);
-            report(Flushed {
-                job,
-                durable: vec![],
-                pages,
-                complete: true,
-                error: None,
-            });
+            report(Flushed { job, durable: vec![], pages, complete: true, error: None });
         }
     }
 
@@ -232,40 +204,30 @@ pub(super) fn sync_data(root: &StoreRoot, batches: &mut [Batch<'_>]) {
     if flushes > SYNC_EACH_MAX {
         sync_all(root, batches);
     } else {
-        batches
-            .iter_mut()
-            .for_each(|batch| batch.run(Batch::sync_each));
+        batches.iter_mut().for_each(|batch| batch.run(Batch::sync_each));
     }
 }
 
 /// Step 2.
 pub(super) fn sync_journals(root: &StoreRoot, batches: &mut [Batch<'_>]) {
-    let mut with_runs: Vec<&mut Batch<'_>> = batches
-        .iter_mut()
-        .filter(|b| b.error.is_none() && !b.runs.is_empty())
-        .collect();
+    let mut with_runs: Vec<&mut Batch<'_>> =
+        batches.iter_mut().filter(|b| b.error.is_none() && !b.runs.is_empty()).collect();
     for batch in &mut with_runs {
         batch.run(Batch::journal);
     }
     if with_runs.len() <= SYNC_EACH_MAX {
-        with_runs
-            .iter_mut()
-            .for_each(|batch| batch.run(Batch::sync_journal));
+        with_runs.iter_mut().for_each(|batch| batch.run(Batch::sync_journal));
         return;
     }
     if let Err(error) = root.sync_all() {
-        with_runs
-            .into_iter()
-            .for_each(|batch| batch.fail_with(&error));
+        with_runs.into_iter().for_each(|batch| batch.fail_with(&error));
     }
 }
 
 /// Step 4.
 fn sync_names(root: &StoreRoot, batches: &mut [Batch<'_>]) {
     let placed = || batches.iter().filter(|batch| batch.placed);
-    let flushes: usize = placed()
-        .map(|batch| batch.store.state().placed.flushes())
-        .sum();
+    let flushes: usize = placed().map(|batch| batch.store.state().placed.flushes()).sum();
     if flushes > SYNC_EACH_MAX {
         sync_all(root, batches);
         return;

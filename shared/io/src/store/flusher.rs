@@ -20,7 +20,7 @@ pub struct FlusherPanicked;
 #[derive(Debug)]
 pub struct Flusher {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -51,11 +51,7 @@ impl Flusher {
         bytes_max: u64,
         report: impl Fn(Flushed) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            news: Condvar::new(),
-            bytes_max,
-        });
+        let shared = Arc::new(Shared { queue: Mutex::default(), news: Condvar::new(), bytes_max });
         let its = Arc::clone(&shared);
         let path = root.path().to_owned();
         let thread = std::thread::Builder::new()
@@ -65,10 +61,7 @@ impl Flusher {
                 run(&its, &root, period, &report);
             })
             .map_err(StoreError::io("start the flusher of", &path))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Says that `store` has news: pages, or chunks of `bytes` bytes together.
@@ -82,10 +75,7 @@ impl Flusher {
             return Err(StoreError::FlusherEnded);
         }
         let idle = queue.dirty.is_empty();
-        queue
-            .dirty
-            .entry(store.job())
-            .or_insert_with(|| Arc::clone(store));
+        queue.dirty.entry(store.job()).or_insert_with(|| Arc::clone(store));
         queue.bytes = queue.bytes.saturating_add(bytes);
         let urgent = last || queue.bytes >= self.shared.bytes_max;
         let wake = idle || (urgent && !queue.urgent);
@@ -101,14 +91,11 @@ impl Flusher {
     ///
     /// # Errors
     /// [`FlusherPanicked`] if it did.
-    pub fn stop(mut self) -> Result<(), FlusherPanicked> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), FlusherPanicked> {
+    pub fn stop(&self) -> Result<(), FlusherPanicked> {
         self.shared.queue().stop = true;
         self.shared.news.notify_one();
-        match self.thread.take().map(JoinHandle::join) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread.map(JoinHandle::join) {
             Some(Err(_)) => Err(FlusherPanicked),
             Some(Ok(())) | None => Ok(()),
         }
@@ -117,7 +104,7 @@ impl Flusher {
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        if self.join().is_err() {
+        if self.stop().is_err() {
             tracing::error!("the flusher panicked");
         }
     }
@@ -145,10 +132,7 @@ fn run(shared: &Shared, root: &StoreRoot, period: Duration, report: &dyn Fn(Flus
             if queue.stop {
                 return;
             }
-            queue = shared
-                .news
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = shared.news.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         let stores: Vec<Arc<JobStore>> = std::mem::take(&mut queue.dirty).into_values().collect();

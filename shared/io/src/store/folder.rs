@@ -16,10 +16,8 @@ use shared::manifest::Attributes;
 
 use super::StoreError;
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const ALL: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 const PLAIN: Mode = Mode::from_raw_mode(0o666);
 
@@ -96,8 +94,7 @@ impl Files {
     /// Cuts the part of `object` to `len` bytes.
     pub(super) fn cut_part(&self, object: u32, len: u64) -> Result<(), StoreError> {
         let part = self.make_part(object)?;
-        part.set_len(len)
-            .map_err(|error| StoreError::io("cut", &self.part_path(object))(error))
+        part.set_len(len).map_err(|error| StoreError::io("cut", &self.part_path(object))(error))
     }
 
     /// Sets the attributes of a part whose mode is `mode`.
@@ -133,14 +130,8 @@ impl Files {
     /// already. It stays if it has the very bytes of the verified part.
     fn publish_over(&self, object: u32, name: &str) -> Result<(), StoreError> {
         let path = self.files_path.join(name);
-        let in_the_way = || StoreError::InTheWay {
-            name: name.to_owned(),
-            path: path.clone(),
-        };
-        let stat = self
-            .file_stat(name)?
-            .filter(is_file)
-            .ok_or_else(in_the_way)?;
+        let in_the_way = || StoreError::InTheWay { name: name.to_owned(), path: path.clone() };
+        let stat = self.file_stat(name)?.filter(is_file).ok_or_else(in_the_way)?;
         let (Some(there), Some(part)) = (self.file(name)?, self.part(object)?) else {
             return Err(in_the_way());
         };
@@ -186,14 +177,9 @@ impl Files {
         };
         // Whatever stands there, opening it must not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        present(rustix::fs::openat(
-            &place.directory,
-            place.leaf,
-            flags,
-            Mode::empty(),
-        ))
-        .map(|file| file.map(File::from))
-        .map_err(StoreError::io("open", &self.files_path.join(name)))
+        present(rustix::fs::openat(&place.directory, place.leaf, flags, Mode::empty()))
+            .map(|file| file.map(File::from))
+            .map_err(StoreError::io("open", &self.files_path.join(name)))
     }
 
     /// What stands under `name`, if anything.
@@ -201,12 +187,8 @@ impl Files {
         let Some(place) = self.find(name)? else {
             return Ok(None);
         };
-        present(rustix::fs::statat(
-            &place.directory,
-            place.leaf,
-            AtFlags::SYMLINK_NOFOLLOW,
-        ))
-        .map_err(StoreError::io("look at", &self.files_path.join(name)))
+        present(rustix::fs::statat(&place.directory, place.leaf, AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(StoreError::io("look at", &self.files_path.join(name)))
     }
 
     /// Makes the directory `name` and those above it, as far as they are absent.
@@ -223,10 +205,8 @@ impl Files {
         let Some(place) = self.find(name)? else {
             return Ok(());
         };
-        set_modified(&place.directory, place.leaf, modified).map_err(StoreError::io(
-            "set the time of",
-            &self.files_path.join(name),
-        ))
+        set_modified(&place.directory, place.leaf, modified)
+            .map_err(StoreError::io("set the time of", &self.files_path.join(name)))
     }
 
     /// Flushes what stands under `names`, and every directory on the way there.
@@ -234,8 +214,7 @@ impl Files {
         let mut above = BTreeSet::new();
         for name in names {
             if let Some(file) = self.file(name)? {
-                file.sync_all()
-                    .map_err(StoreError::io("flush", &self.files_path.join(name)))?;
+                file.sync_all().map_err(StoreError::io("flush", &self.files_path.join(name)))?;
             }
             above.extend(name.match_indices('/').filter_map(|(at, _)| name.get(..at)));
         }
@@ -265,10 +244,7 @@ impl Files {
         let (above, leaf) = split(name);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, directory)) = recent.as_ref().filter(|(path, _)| path == above) {
-            return Ok(Place {
-                directory: Arc::clone(directory),
-                leaf,
-            });
+            return Ok(Place { directory: Arc::clone(directory), leaf });
         }
         let made = self.walk(above, name, true)?;
         let directory = made.ok_or_else(|| self.in_the_way(name, above))?;
@@ -301,10 +277,7 @@ impl Files {
     }
 
     fn in_the_way(&self, name: &str, path: &str) -> StoreError {
-        StoreError::InTheWay {
-            name: name.to_owned(),
-            path: self.files_path.join(path),
-        }
+        StoreError::InTheWay { name: name.to_owned(), path: self.files_path.join(path) }
     }
 }
 
@@ -338,14 +311,8 @@ fn set_modified(
         return Ok(());
     };
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanos.min(999_999_999).into(),
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.min(999_999_999).into() },
     };
     rustix::fs::utimensat(directory, leaf, &times, AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -374,10 +341,7 @@ fn same_bytes(one: &File, other: &File, len: u64) -> io::Result<bool> {
     let mut at = 0;
     while at < len {
         let step = usize::try_from(len - at).unwrap_or(usize::MAX).min(a.len());
-        let (a, b) = (
-            a.get_mut(..step).unwrap_or_default(),
-            b.get_mut(..step).unwrap_or_default(),
-        );
+        let (a, b) = (a.get_mut(..step).unwrap_or_default(), b.get_mut(..step).unwrap_or_default());
         one.read_exact_at(a, at)?;
         other.read_exact_at(b, at)?;
         if a != b {

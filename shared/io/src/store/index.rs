@@ -25,11 +25,7 @@ impl PageView {
                 content += u64::from(*len);
             }
         }
-        Self {
-            page,
-            chunks,
-            content,
-        }
+        Self { page, chunks, content }
     }
 
     /// The page.
@@ -162,15 +158,12 @@ impl PageIndex {
 
     /// The number behind the last chunk of page `index`.
     pub(super) fn page_end(&self, index: u32) -> u64 {
-        self.meta(index.saturating_add(1))
-            .map_or(self.chunks, |next| next.first_chunk)
+        self.meta(index.saturating_add(1)).map_or(self.chunks, |next| next.first_chunk)
     }
 
     /// The first page from `from` on that opens a directory.
     pub(super) fn next_directory_page(&self, from: u32) -> Option<u32> {
-        self.directory_pages
-            .next_present(u64::from(from))
-            .and_then(|page| page.try_into().ok())
+        self.directory_pages.next_present(u64::from(from)).and_then(|page| page.try_into().ok())
     }
 
     fn last(&self, belongs: impl Fn(&PageMeta) -> bool) -> Option<u32> {

@@ -102,11 +102,7 @@ impl Unsynced {
 
     /// Flushes that this takes one by one.
     pub(super) fn flushes(&self) -> usize {
-        let parts = if self.many {
-            SYNC_EACH_MAX
-        } else {
-            self.parts.len()
-        };
+        let parts = if self.many { SYNC_EACH_MAX } else { self.parts.len() };
         parts + usize::from(parts > 0) + usize::from(self.content) + usize::from(self.pages)
     }
 }
@@ -131,11 +127,7 @@ impl Placed {
 
     /// Flushes that this takes one by one, at least.
     pub(super) fn flushes(&self) -> usize {
-        if self.many {
-            SYNC_EACH_MAX + 1
-        } else {
-            self.names.len()
-        }
+        if self.many { SYNC_EACH_MAX + 1 } else { self.names.len() }
     }
 }
 
@@ -157,11 +149,7 @@ impl JobStore {
     /// cannot be shown; otherwise the store fails.
     pub fn append_page(&self, bytes: &PageBytes, page: &Arc<Page>) -> Result<(), StoreError> {
         self.check_page(page)?;
-        let tag = if bytes.is_signed() {
-            TAG_SIGNED
-        } else {
-            TAG_DRAFT
-        };
+        let tag = if bytes.is_signed() { TAG_SIGNED } else { TAG_DRAFT };
         let record = record::encode(tag, &bytes.to_record());
         let view = Arc::new(PageView::new(Arc::clone(page)));
         let mut state = self.open_state()?;
@@ -169,24 +157,15 @@ impl JobStore {
         if due != (page.index, page.first_chunk) {
             let (expected, expected_chunk) = due;
             let (found, found_chunk) = (page.index, page.first_chunk);
-            return Err(StoreError::PageOrder {
-                expected,
-                expected_chunk,
-                found,
-                found_chunk,
-            });
+            return Err(StoreError::PageOrder { expected, expected_chunk, found, found_chunk });
         }
         if let Err(error) = self.pages_log.write_all_at(&record, state.index.log_len()) {
             drop(state);
             return Err(
-                self.fail(StoreError::io("append to", &self.folder.join("pages.log"))(
-                    error,
-                )),
+                self.fail(StoreError::io("append to", &self.folder.join("pages.log"))(error))
             );
         }
-        state
-            .index
-            .push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
+        state.index.push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
         state.unsynced.pages = true;
         drop(state);
         self.root.cache_page((self.serial, page.index), &view);
@@ -199,20 +178,13 @@ impl JobStore {
     /// [`StoreError::NoPage`] if it is not stored, [`StoreError::RecordDamaged`] if it is no
     /// longer what was appended.
     pub fn read_page(&self, index: u32) -> Result<PageBytes, StoreError> {
-        let meta = self
-            .state()
-            .index
-            .meta(index)
-            .ok_or(StoreError::NoPage(index))?;
+        let meta = self.state().index.meta(index).ok_or(StoreError::NoPage(index))?;
         let path = || self.folder.join("pages.log");
         let mut buffer = vec![0; meta.record_len as usize];
         self.pages_log
             .read_exact_at(&mut buffer, meta.record)
             .map_err(|error| StoreError::io("read", &path())(error))?;
-        let damaged = || StoreError::RecordDamaged {
-            path: path(),
-            offset: meta.record,
-        };
+        let damaged = || StoreError::RecordDamaged { path: path(), offset: meta.record };
         let (tag, payload) = record::decode(buffer.into()).ok_or_else(damaged)?;
         PageBytes::from_record(payload, tag == TAG_SIGNED)
             .map_err(|source| StoreError::PageDamaged { index, source })
@@ -267,9 +239,7 @@ impl JobStore {
     /// [`StoreError::NoChunk`] if no stored page describes it, or as [`Self::read_page`].
     pub fn chunk_len(&self, chunk: u64) -> Result<u32, StoreError> {
         let view = self.view_of(chunk)?;
-        view.chunk(chunk)
-            .map(|(len, ..)| len)
-            .ok_or(StoreError::NoChunk(chunk))
+        view.chunk(chunk).map(|(len, ..)| len).ok_or(StoreError::NoChunk(chunk))
     }
 
     /// Writes `chunk`, whose length and hash the caller has checked; says whether it was new.
@@ -282,20 +252,13 @@ impl JobStore {
         let view = self.view_of(chunk)?;
         let (len, _, slices) = view.chunk(chunk).ok_or(StoreError::NoChunk(chunk))?;
         if len as usize != bytes.len() {
-            return Err(StoreError::ChunkLength {
-                chunk,
-                expected: len,
-                found: bytes.len(),
-            });
+            return Err(StoreError::ChunkLength { chunk, expected: len, found: bytes.len() });
         }
         let mut state = self.open_state()?;
         if state.written.contains(chunk) || !state.busy.insert(chunk) {
             return Ok(false);
         }
-        let content = state
-            .index
-            .meta(view.page().index)
-            .map_or(0, |meta| meta.content);
+        let content = state.index.meta(view.page().index).map_or(0, |meta| meta.content);
         drop(state);
         let offset = content + view.content_offset(chunk).unwrap_or_default();
         let put = self.put(bytes, slices, offset);
@@ -308,9 +271,7 @@ impl JobStore {
         state.written.insert(chunk);
         match &self.place {
             Place::Spool(_) => state.unsynced.content = true,
-            Place::Files(_) => slices
-                .iter()
-                .for_each(|slice| state.unsynced.part(slice.object)),
+            Place::Files(_) => slices.iter().for_each(|slice| state.unsynced.part(slice.object)),
         }
         Ok(true)
     }
@@ -325,10 +286,7 @@ impl JobStore {
         if !state.written.contains(chunk) {
             return Err(StoreError::NotHeld(chunk));
         }
-        let page = state
-            .index
-            .page_of(chunk)
-            .ok_or(StoreError::NoChunk(chunk))?;
+        let page = state.index.page_of(chunk).ok_or(StoreError::NoChunk(chunk))?;
         let content = state.index.meta(page).map_or(0, |meta| meta.content);
         drop(state);
         let view = self.decoded(page)?;
@@ -361,12 +319,8 @@ impl JobStore {
     ) -> Result<Arc<Self>, StoreError> {
         let open = |name: &str| {
             let path = folder.join(name);
-            let options = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path);
+            let options =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             options.map_err(StoreError::io("open", &path))
         };
         let place = match root.layout() {
@@ -381,10 +335,7 @@ impl JobStore {
             pages_log: open("pages.log")?,
             place,
             state: Mutex::default(),
-            journal: Mutex::new(Journal {
-                log: open("have.log")?,
-                len: 0,
-            }),
+            journal: Mutex::new(Journal { log: open("have.log")?, len: 0 }),
             cursor: Mutex::default(),
         }))
     }
@@ -403,10 +354,9 @@ impl JobStore {
         match &state.ended {
             None => Ok(state),
             Some(Ended::Removed) => Err(StoreError::Removed(self.job)),
-            Some(Ended::Failed(reason)) => Err(StoreError::Failed {
-                job: self.job,
-                reason: reason.clone(),
-            }),
+            Some(Ended::Failed(reason)) => {
+                Err(StoreError::Failed { job: self.job, reason: reason.clone() })
+            }
         }
     }
 
@@ -424,11 +374,7 @@ impl JobStore {
         let page = self.state().index.page_of_object(object);
         let view = self.decoded(page.ok_or(StoreError::NoObject(object))?)?;
         let named = view.page().entries.iter().find_map(|entry| match entry {
-            Entry::Open {
-                object: number,
-                name,
-                ..
-            } if *number == object => Some(name.clone()),
+            Entry::Open { object: number, name, .. } if *number == object => Some(name.clone()),
             _ => None,
         });
         named.ok_or(StoreError::NoObject(object))
@@ -439,9 +385,9 @@ impl JobStore {
             return Ok(());
         }
         let live = page.entries.iter().find_map(|entry| match entry {
-            Entry::Open {
-                name, attributes, ..
-            } if attributes.kind == ObjectKind::Live => Some(name.clone()),
+            Entry::Open { name, attributes, .. } if attributes.kind == ObjectKind::Live => {
+                Some(name.clone())
+            }
             _ => None,
         });
         live.map_or(Ok(()), |name| Err(StoreError::LiveObject(name)))
@@ -496,10 +442,7 @@ impl JobStore {
             // this order finds it also in the moment of renaming.
             None => {
                 let name = self.object_name(object)?;
-                let lost = || StoreError::Lost {
-                    name: name.clone(),
-                    path: self.folder.clone(),
-                };
+                let lost = || StoreError::Lost { name: name.clone(), path: self.folder.clone() };
                 files.file(&name)?.ok_or_else(lost)?
             }
         };
@@ -522,8 +465,7 @@ impl JobStore {
             let at = rest.len().min(slice.len as usize);
             let (piece, behind) = rest.split_at_mut(at);
             let file = self.bytes_of(files, slice.object)?;
-            file.read_exact_at(piece, slice.offset)
-                .map_err(fail(slice.object))?;
+            file.read_exact_at(piece, slice.offset).map_err(fail(slice.object))?;
             rest = behind;
         }
         Ok(buffer.into())

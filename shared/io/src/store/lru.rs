@@ -10,11 +10,7 @@ pub(super) struct Lru<K, V> {
 
 impl<K: PartialEq, V: Clone> Lru<K, V> {
     pub(super) const fn new(limit: usize) -> Self {
-        Self {
-            entries: Vec::new(),
-            limit,
-            tick: 0,
-        }
+        Self { entries: Vec::new(), limit, tick: 0 }
     }
 
     pub(super) fn get(&mut self, key: &K) -> Option<V> {
@@ -26,11 +22,7 @@ impl<K: PartialEq, V: Clone> Lru<K, V> {
 
     /// Adds an entry and returns what had to go for it, to be dropped outside of any lock.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let oldest = self
-            .entries
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, (.., used))| *used);
+        let oldest = self.entries.iter().enumerate().min_by_key(|(_, (.., used))| *used);
         let gone = match (self.entries.iter().position(|(k, ..)| *k == key), oldest) {
             (Some(same), _) => Some(same),
             (None, Some((oldest, _))) if self.entries.len() >= self.limit => Some(oldest),
@@ -59,10 +51,7 @@ mod tests {
         assert_eq!(lru.get(&1), Some('a'));
         assert_eq!(lru.insert(3, 'c'), Some('b'));
         assert_eq!(lru.insert(3, 'd'), Some('c'));
-        assert_eq!(
-            [1, 2, 3].map(|key| lru.get(&key)),
-            [Some('a'), None, Some('d')]
-        );
+        assert_eq!([1, 2, 3].map(|key| lru.get(&key)), [Some('a'), None, Some('d')]);
         lru.retain(|key| *key != 1);
         assert_eq!(lru.get(&1), None);
     }

@@ -54,11 +54,7 @@ impl JobStore {
             match entry {
                 Entry::Chunk { .. } if cursor.chunk >= head => return Ok(false),
                 Entry::Chunk { .. } => cursor.chunk += 1,
-                Entry::Open {
-                    object,
-                    name,
-                    attributes,
-                } => {
+                Entry::Open { object, name, attributes } => {
                     cursor.opened = object + 1;
                     cursor.open.insert(*object, (name.clone(), *attributes));
                 }
@@ -102,10 +98,7 @@ impl JobStore {
                 None if self.is_there(files, name, attributes, len)? => return Ok(()),
                 None if len > 0 => {
                     let path = files.part_path(object);
-                    return Err(StoreError::Lost {
-                        name: name.to_owned(),
-                        path,
-                    });
+                    return Err(StoreError::Lost { name: name.to_owned(), path });
                 }
                 // An empty file: nothing was ever written to it.
                 None => {
@@ -133,16 +126,9 @@ impl JobStore {
     ) -> Result<(), StoreError> {
         if found < len {
             let path = files.part_path(object);
-            return Err(StoreError::Lost {
-                name: name.to_owned(),
-                path,
-            });
+            return Err(StoreError::Lost { name: name.to_owned(), path });
         }
-        if found > len {
-            files.cut_part(object, len)
-        } else {
-            Ok(())
-        }
+        if found > len { files.cut_part(object, len) } else { Ok(()) }
     }
 
     /// Whether the object has its name already, from before a crash.
@@ -159,14 +145,8 @@ impl JobStore {
         if !is_file(&stat) || size(&stat) != len {
             return Ok(false);
         }
-        let stands = (
-            stat.st_mtime,
-            u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        );
-        if attributes
-            .modified
-            .is_some_and(|modified| modified != stands)
-        {
+        let stands = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+        if attributes.modified.is_some_and(|modified| modified != stands) {
             files.set_modified(name, attributes.modified)?;
             self.state().placed.add(name);
         }
@@ -180,10 +160,7 @@ impl JobStore {
             let page = self.state().index.next_directory_page(from);
             let Some(page) = page else { return Ok(()) };
             for entry in &self.decoded(page)?.page().entries {
-                let Entry::Open {
-                    name, attributes, ..
-                } = entry
-                else {
+                let Entry::Open { name, attributes, .. } = entry else {
                     continue;
                 };
                 if attributes.kind == ObjectKind::Directory {
@@ -197,8 +174,5 @@ impl JobStore {
 }
 
 fn in_the_way(files: &Files, object: u32, name: &str) -> StoreError {
-    StoreError::InTheWay {
-        name: name.to_owned(),
-        path: files.part_path(object),
-    }
+    StoreError::InTheWay { name: name.to_owned(), path: files.part_path(object) }
 }

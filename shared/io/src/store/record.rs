@@ -10,9 +10,7 @@ pub(super) const HEADER_LEN: usize = 4 + 1 + 8;
 
 /// A record of `payload`, as appended.
 pub(super) fn encode(tag: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len())
-        .unwrap_or(u32::MAX)
-        .to_le_bytes();
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
     let sum = checksum(len, tag, payload);
     [&len, &[tag][..], &sum, payload].concat()
 }
@@ -53,12 +51,7 @@ impl<'a> Scanner<'a> {
     /// longer than `limit`.
     pub(super) fn new(file: &'a File, limit: usize) -> io::Result<Self> {
         let end = file.metadata()?.len();
-        Ok(Self {
-            reader: BufReader::with_capacity(256 * 1024, file),
-            at: 0,
-            end,
-            limit,
-        })
+        Ok(Self { reader: BufReader::with_capacity(256 * 1024, file), at: 0, end, limit })
     }
 
     /// Position behind the last record that was returned.
@@ -104,21 +97,12 @@ impl<'a> Scanner<'a> {
         self.reader.read_to_end(&mut tail)?;
         let tail = Bytes::from(tail);
         let whole = |at: usize| {
-            let len = tail
-                .get(at..)?
-                .first_chunk::<4>()
-                .map(|len| u32::from_le_bytes(*len))?;
+            let len = tail.get(at..)?.first_chunk::<4>().map(|len| u32::from_le_bytes(*len))?;
             let end = at.checked_add(HEADER_LEN)?.checked_add(len as usize)?;
-            (end <= tail.len())
-                .then(|| tail.slice(at..end))
-                .and_then(decode)
+            (end <= tail.len()).then(|| tail.slice(at..end)).and_then(decode)
         };
         let later = (1..tail.len()).find_map(whole);
-        Ok(if later.is_some() {
-            Next::Damaged
-        } else {
-            Next::Torn
-        })
+        Ok(if later.is_some() { Next::Damaged } else { Next::Torn })
     }
 
     /// Whether the log ends in zeros: a file system may grow a file before it has the bytes.
@@ -143,11 +127,7 @@ struct Header {
 impl Header {
     const fn read(bytes: [u8; HEADER_LEN]) -> Self {
         let [l0, l1, l2, l3, tag, sum @ ..] = bytes;
-        Self {
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-            tag,
-            sum,
-        }
+        Self { len: u32::from_le_bytes([l0, l1, l2, l3]), tag, sum }
     }
 
     fn holds(&self, payload: &[u8]) -> bool {
@@ -158,10 +138,5 @@ impl Header {
 fn checksum(len: [u8; 4], tag: u8, payload: &[u8]) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&len).update(&[tag]).update(payload);
-    hasher
-        .finalize()
-        .as_bytes()
-        .first_chunk()
-        .copied()
-        .unwrap_or_default()
+    hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
 }

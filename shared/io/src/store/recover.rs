@@ -110,10 +110,7 @@ fn read_job(
     folder: &Path,
     open: &dyn Fn(&SignedJob) -> Result<JobObject, JobObjectError>,
 ) -> Result<Found, StoreError> {
-    let name = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Ok(id) = name.parse::<JobId>() else {
         return Ok(Found::Refused(format!("{name:?} is not a job id")));
     };
@@ -123,9 +120,7 @@ fn read_job(
         read => read.map_err(StoreError::io("read", &path))?,
     };
     let decoded = codec::decode::<SignedJob, JOB_FILE_MAX>(&bytes);
-    let opened = decoded
-        .map_err(JobObjectError::from)
-        .and_then(|job| Ok((open(&job)?, job)));
+    let opened = decoded.map_err(JobObjectError::from).and_then(|job| Ok((open(&job)?, job)));
     Ok(match opened {
         Ok((object, job)) if object.id == id => Found::Job(job, Box::new(object)),
         Ok((object, _)) => Found::Refused(format!("it holds the job object of {}", object.id)),
@@ -142,12 +137,7 @@ fn recover_job(
     let store = JobStore::open(root, object.id, folder)?;
     let mut notes = Vec::new();
     let journalled = read_journal(&store, &mut notes)?;
-    let Audit {
-        index,
-        manifest,
-        held,
-        ..
-    } = Audit::run(&store, &object, journalled, &mut notes)?;
+    let Audit { index, manifest, held, .. } = Audit::run(&store, &object, journalled, &mut notes)?;
     let damaged = !notes.is_empty();
     store.restore(index, held.clone());
     if damaged {
@@ -168,16 +158,7 @@ fn recover_job(
     state.complete = ended;
     let pages_durable = state.count_whole();
     drop(state);
-    Ok(Recovered {
-        store,
-        job,
-        object,
-        manifest,
-        held,
-        pages_durable,
-        complete: ended,
-        notes,
-    })
+    Ok(Recovered { store, job, object, manifest, held, pages_durable, complete: ended, notes })
 }
 
 /// Reads `have.log` as far as it is whole.
@@ -254,10 +235,7 @@ impl JobStore {
         let path = self.folder.join("have.log");
         let mut journal = self.journal();
         if !damaged {
-            return journal
-                .log
-                .set_len(journal.len)
-                .map_err(StoreError::io("cut", &path));
+            return journal.log.set_len(journal.len).map_err(StoreError::io("cut", &path));
         }
         let runs: Vec<(u64, u64)> = held.runs(0).collect();
         let records = have_records(&runs);
@@ -290,11 +268,7 @@ impl JobStore {
                         }
                         chunk += 1;
                     }
-                    Entry::Open {
-                        object,
-                        name,
-                        attributes,
-                    } => {
+                    Entry::Open { object, name, attributes } => {
                         if attributes.kind != ObjectKind::Directory {
                             open.insert(*object, (name.clone(), true));
                         }
@@ -309,8 +283,7 @@ impl JobStore {
             }
         }
         // What is still open cannot have a name, unless its closing page was lost.
-        open.iter()
-            .try_for_each(|(object, (name, _))| withdraw(files, *object, name))
+        open.iter().try_for_each(|(object, (name, _))| withdraw(files, *object, name))
     }
 
     /// Removes parts of objects that have their names, or that no page opens.

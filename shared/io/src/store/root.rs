@@ -166,10 +166,7 @@ impl StoreRoot {
     }
 
     pub(super) fn cached_handle(&self, key: HandleKey) -> Option<Arc<File>> {
-        self.handles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
     }
 
     pub(super) fn cache_handle(&self, key: HandleKey, file: &Arc<File>) {
@@ -182,25 +179,16 @@ impl StoreRoot {
     }
 
     pub(super) fn forget_handle(&self, key: HandleKey) {
-        self.handles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|k| *k != key);
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).retain(|k| *k != key);
     }
 
     pub(super) fn cached_page(&self, key: PageKey) -> Option<Arc<PageView>> {
-        self.pages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
     }
 
     pub(super) fn cache_page(&self, key: PageKey, page: &Arc<PageView>) {
-        let gone = self
-            .pages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, Arc::clone(page));
+        let gone =
+            self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(page));
         drop(gone);
     }
 

@@ -12,70 +12,34 @@ fn queries(fx: &[Effect]) -> Vec<String> {
 
 fn answer(world: &mut World, node: &str, phase: Phase, bytes: u64) -> Vec<Effect> {
     let (node, report) = (name(node), Some(report(phase, bytes)));
-    world.step(Input::Answer {
-        node,
-        incarnation: 1,
-        job: id(1),
-        report,
-    })
+    world.step(Input::Answer { node, incarnation: 1, job: id(1), report })
 }
 
 #[test]
 fn a_job_closes_when_all_its_nodes_are_complete() {
-    let mut world = three(Dimensions {
-        quorum: Quorum::Count(2),
-        ..dimensions()
-    });
+    let mut world = three(Dimensions { quorum: Quorum::Count(2), ..dimensions() });
     world.content(40, None);
     assert_eq!(world.state(), JobState::Receiving);
     world.content(100, END);
     assert_eq!(world.state(), JobState::Distributing);
     let quorum = |fx: &[Effect]| {
-        fx.iter().any(|e| {
-            matches!(
-                e,
-                Effect::Event {
-                    body: EventBody::Quorum,
-                    ..
-                }
-            )
-        })
+        fx.iter().any(|e| matches!(e, Effect::Event { body: EventBody::Quorum, .. }))
     };
     assert!(!quorum(&world.report("a", 1, Phase::Complete, 100)));
     assert!(quorum(&world.report("b", 1, Phase::Complete, 100)));
-    assert_eq!(
-        world.report("b", 1, Phase::Complete, 100),
-        [],
-        "twice is as once"
-    );
+    assert_eq!(world.report("b", 1, Phase::Complete, 100), [], "twice is as once");
     let mut fx = Vec::new();
     let (node, report) = (name("c"), report(Phase::Complete, 100));
-    let last = Input::Report {
-        node,
-        incarnation: 1,
-        job: id(1),
-        report,
-    };
+    let last = Input::Report { node, incarnation: 1, job: id(1), report };
     world.table.step(world.now, world.wall_ms, last, &mut fx);
-    let kept = fx
+    let kept = fx.iter().rposition(|effect| matches!(effect, Effect::Persist(_)));
+    let told = fx
         .iter()
-        .rposition(|effect| matches!(effect, Effect::Persist(_)));
-    let told = fx.iter().position(|effect| {
-        matches!(
-            effect,
-            Effect::Event {
-                body: EventBody::Closed(_),
-                ..
-            }
-        )
-    });
+        .position(|effect| matches!(effect, Effect::Event { body: EventBody::Closed(_), .. }));
     assert!(kept.unwrap() < told.unwrap(), "durable before told: {fx:?}");
     assert_eq!(orders(&fx), each(&["a", "b", "c"], "closed"));
     let view = world.table.view(id(1)).unwrap();
-    assert_eq!(
-        (view.state, view.size, view.bytes),
-        (JobState::Complete, Some(100), 100)
-    );
+    assert_eq!((view.state, view.size, view.bytes), (JobState::Complete, Some(100), 100));
     assert_eq!(view.digest, Some("09".repeat(32)));
     assert!(view.closed_at.is_some() && view.reason.is_none());
 }
@@ -90,11 +54,7 @@ fn at_the_deadline_the_missing_are_queried_once_and_named() {
     world.step(Input::NodeDown { node: name("c") });
     assert_eq!(queries(&world.after(Duration::from_secs(59))), [""; 0]);
     assert_eq!(queries(&world.after(Duration::from_secs(1))), ["b", "c"]);
-    assert_eq!(
-        queries(&world.after(Duration::from_secs(1))),
-        [""; 0],
-        "once"
-    );
+    assert_eq!(queries(&world.after(Duration::from_secs(1))), [""; 0], "once");
     answer(&mut world, "b", Phase::Failed("disk full".into()), 7);
     assert_eq!(world.state(), JobState::Distributing);
     let mut fx = Vec::new();
@@ -113,13 +73,7 @@ fn at_the_deadline_the_missing_are_queried_once_and_named() {
     );
     let view = world.table.view(id(1)).unwrap();
     assert_eq!(view.nodes[1].reason.as_deref(), Some("disk full"));
-    assert!(
-        view.nodes[2]
-            .reason
-            .as_ref()
-            .unwrap()
-            .starts_with("unreachable")
-    );
+    assert!(view.nodes[2].reason.as_ref().unwrap().starts_with("unreachable"));
 }
 
 #[test]
@@ -133,10 +87,7 @@ fn a_job_closes_as_soon_as_all_who_are_behind_have_answered() {
         (Quorum::Percent(67), Phase::Complete, JobState::Partial),
     ];
     for (quorum, phase, state) in outcomes {
-        let mut world = three(Dimensions {
-            quorum,
-            ..dimensions()
-        });
+        let mut world = three(Dimensions { quorum, ..dimensions() });
         world.content(100, END);
         world.report("a", 1, Phase::Complete, 100);
         world.report("c", 1, Phase::Receiving, 99);
@@ -158,10 +109,7 @@ fn a_job_still_being_received_is_partial_at_its_deadline() {
     let fx = world.after(limit::QUERY_PATIENCE);
     assert_eq!(closings(&fx), [JobState::Partial]);
     let reason = world.table.view(id(1)).unwrap().reason.unwrap();
-    assert!(
-        reason.starts_with("the publisher had not finished, 40 bytes; 3 of 3"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("the publisher had not finished, 40 bytes; 3 of 3"), "{reason}");
     assert!(reason.contains("a (no answer to the query"), "{reason}");
 }
 
@@ -177,27 +125,15 @@ fn the_default_deadline_is_four_times_the_expected_time_but_ten_minutes() {
         ((None, Some(u64::MAX), 1_875_000_000), 6_000),
     ];
     for ((deadline_s, rate_bps, size), seconds) in cases {
-        let asked = Dimensions {
-            deadline_s,
-            rate_bps,
-            ..dimensions()
-        };
+        let asked = Dimensions { deadline_s, rate_bps, ..dimensions() };
         let budget = clock::deadline_budget(&asked, size);
-        assert_eq!(
-            budget,
-            Duration::from_secs(seconds),
-            "{deadline_s:?} {rate_bps:?} {size}"
-        );
+        assert_eq!(budget, Duration::from_secs(seconds), "{deadline_s:?} {rate_bps:?} {size}");
     }
 }
 
 #[test]
 fn a_live_job_has_its_deadline_from_the_publishers_end() {
-    let mut world = three(Dimensions {
-        kind: Kind::Live,
-        size: None,
-        ..dimensions()
-    });
+    let mut world = three(Dimensions { kind: Kind::Live, size: None, ..dimensions() });
     assert_eq!(world.table.view(id(1)).unwrap().deadline, None);
     world.after(Duration::from_secs(3_600));
     assert_eq!(world.state(), JobState::Receiving);
@@ -218,11 +154,7 @@ fn a_deadline_survives_restarts_and_a_wall_clock_that_jumps() {
     let fx = world.after(Duration::from_secs(29));
     assert_eq!(queries(&fx), [""; 0]);
     let fx = world.after(Duration::from_secs(1));
-    assert_eq!(
-        queries(&fx),
-        ["a", "b", "c"],
-        "30 s before the restart count"
-    );
+    assert_eq!(queries(&fx), ["a", "b", "c"], "30 s before the restart count");
     let mark = world.kept.clock_us;
     assert_eq!(mark, 59_000_000, "base time, as it is written down");
 }
@@ -238,10 +170,7 @@ fn base_time_is_marked_while_there_is_a_job_to_time() {
     world.create(new_job(1, "t", &["a"], dimensions())).unwrap();
     assert_eq!(marked(&mut world), 10_000_000);
     let (now, wall) = (world.now, world.wall_ms);
-    world
-        .table
-        .cancel(now, wall, (id(1), "x"), &mut Vec::new())
-        .unwrap();
+    world.table.cancel(now, wall, (id(1), "x"), &mut Vec::new()).unwrap();
     assert_eq!(marked(&mut world), 10_000_000);
     assert_eq!(world.table.next_wake(), None);
 }
@@ -254,16 +183,9 @@ fn a_job_without_publisher_for_longer_than_its_grace_fails() {
 
     let mut world = World::new();
     world.create(new_job(1, "t", &["a"], dimensions())).unwrap();
-    assert_eq!(
-        closings(&world.after(grace)),
-        [JobState::Failed],
-        "it never came"
-    );
+    assert_eq!(closings(&world.after(grace)), [JobState::Failed], "it never came");
     let reason = world.table.view(id(1)).unwrap().reason.unwrap();
-    assert!(
-        reason.starts_with("the publisher t was gone for more than 20 s"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("the publisher t was gone for more than 20 s"), "{reason}");
 
     let mut world = three(dimensions());
     world.step(gone());
@@ -273,11 +195,7 @@ fn a_job_without_publisher_for_longer_than_its_grace_fails() {
     assert_eq!(closings(&world.after(grace)), [], "it came back in time");
     world.step(gone());
     world.content(100, END);
-    assert_eq!(
-        closings(&world.after(grace - Duration::from_secs(1))),
-        [],
-        "it is not needed"
-    );
+    assert_eq!(closings(&world.after(grace - Duration::from_secs(1))), [], "it is not needed");
     assert_eq!(world.state(), JobState::Distributing);
 
     let mut world = three(dimensions());
@@ -291,10 +209,7 @@ fn a_job_without_publisher_for_longer_than_its_grace_fails() {
     let fx = world.after(grace - Duration::from_secs(1));
     assert_eq!(closings(&fx), [], "the grace starts anew with the base");
     let fx = world.after(Duration::from_secs(1));
-    assert_eq!(
-        (closings(&fx), world.state()),
-        (vec![JobState::Failed], JobState::Failed)
-    );
+    assert_eq!((closings(&fx), world.state()), (vec![JobState::Failed], JobState::Failed));
     assert!(fx.contains(&Effect::DropContent { job: id(1) }));
 }
 
@@ -310,18 +225,11 @@ fn late_nodes_change_only_their_own_line() {
     for node in ["b", "c"] {
         assert_eq!(orders(&world.up(node)), each(&[node], "closed"));
         assert_eq!(world.report(node, 1, Phase::Receiving, 50), []);
-        assert_eq!(
-            world.report(node, 1, Phase::Complete, 100),
-            [],
-            "nothing follows `closed`"
-        );
+        assert_eq!(world.report(node, 1, Phase::Complete, 100), [], "nothing follows `closed`");
         assert_eq!(world.line(node).0, NodeJobState::Complete);
     }
     let nodes = closed.nodes.clone();
-    let later = JobView {
-        nodes,
-        ..world.table.view(id(1)).unwrap()
-    };
+    let later = JobView { nodes, ..world.table.view(id(1)).unwrap() };
     assert_eq!(later, closed);
     let world = World::restart(world.kept, world.now, world.wall_ms);
     assert_eq!(world.line("b").0, NodeJobState::Complete, "kept");
@@ -330,23 +238,16 @@ fn late_nodes_change_only_their_own_line() {
 
 #[test]
 fn a_retention_that_ends_loses_nothing() {
-    for (keep, expected) in [
-        (Keep::Seconds(5), NodeJobState::Complete),
-        (Keep::Forever, NodeJobState::Lost),
-    ] {
-        let mut world = three(Dimensions {
-            keep,
-            ..dimensions()
-        });
+    for (keep, expected) in
+        [(Keep::Seconds(5), NodeJobState::Complete), (Keep::Forever, NodeJobState::Lost)]
+    {
+        let mut world = three(Dimensions { keep, ..dimensions() });
         world.content(100, END);
         for node in ["a", "b", "c"] {
             world.report(node, 1, Phase::Complete, 100);
         }
         world.report("a", 1, Phase::Dropped, 0);
-        assert_eq!(
-            (world.line("a").0, world.state()),
-            (expected, JobState::Complete)
-        );
+        assert_eq!((world.line("a").0, world.state()), (expected, JobState::Complete));
     }
 }
 
@@ -363,11 +264,7 @@ fn content_is_dropped_an_hour_after_closing_and_again_until_confirmed() {
     assert_eq!(world.after(Duration::from_secs(1)), drop);
     assert_eq!(world.after(Duration::from_secs(1)), []);
     let mut world = World::restart(world.kept, world.now, world.wall_ms);
-    assert_eq!(
-        world.after(CHECKPOINT_EVERY),
-        drop,
-        "nobody said that it was done"
-    );
+    assert_eq!(world.after(CHECKPOINT_EVERY), drop, "nobody said that it was done");
     world.step(Input::ContentDropped { job: id(1) });
     let mut world = World::restart(world.kept, world.now, world.wall_ms);
     assert_eq!(world.after(CHECKPOINT_EVERY), []);

@@ -14,20 +14,13 @@ fn finish(job: &Job, recovered: &Recovered) {
     for chunk in 0..job.chunks.len() as u64 {
         assert_eq!(store.holds(chunk), recovered.held.contains(chunk));
         if recovered.held.contains(chunk) {
-            assert_eq!(
-                store.read_chunk(chunk).unwrap(),
-                job.chunks[chunk as usize],
-                "{chunk}"
-            );
+            assert_eq!(store.read_chunk(chunk).unwrap(), job.chunks[chunk as usize], "{chunk}");
         } else {
             job.write(store, chunk);
         }
     }
     let reports = flush(&store.root, &[Arc::clone(store)]);
-    assert!(
-        reports.iter().all(|report| report.error.is_none()),
-        "{reports:?}"
-    );
+    assert!(reports.iter().all(|report| report.error.is_none()), "{reports:?}");
     assert!(recovered.complete || reports.last().unwrap().complete);
     job.assert_readable(store);
     if store.root.layout() == Layout::Files {
@@ -36,23 +29,14 @@ fn finish(job: &Job, recovered: &Recovered) {
 }
 
 fn damage(path: &Path, at: u64) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
 }
 
 fn cut(path: &Path, len: u64) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_len(len)
-        .unwrap();
+    OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }
 
 fn len(path: &Path) -> u64 {
@@ -62,11 +46,7 @@ fn len(path: &Path) -> u64 {
 #[test]
 fn whatever_was_reported_durable_is_there_after_a_crash_at_any_step() {
     for seed in 0..30 {
-        let layout = if seed % 3 == 0 {
-            Layout::Spool
-        } else {
-            Layout::Files
-        };
+        let layout = if seed % 3 == 0 { Layout::Spool } else { Layout::Files };
         let (disk, job) = (Disk::new(layout), Job::mixed(1));
         let mut chance = Chance(seed);
         disk.create(&job);
@@ -106,10 +86,7 @@ fn whatever_was_reported_durable_is_there_after_a_crash_at_any_step() {
         finish(&job, &disk.recover_one());
         let last = disk.recover_one();
         assert!(last.complete && last.pages_durable as usize == job.pages.len());
-        assert_eq!(
-            last.manifest.end().unwrap().0,
-            job.chunks.concat().len() as u64
-        );
+        assert_eq!(last.manifest.end().unwrap().0, job.chunks.concat().len() as u64);
     }
 }
 
@@ -145,11 +122,7 @@ fn a_crash_between_two_names_is_repaired() {
     job.write_all(&store);
     flush(&root, &[Arc::clone(&store)]);
     // As if only some names had been given, and some times not been set.
-    let number = job
-        .objects
-        .iter()
-        .position(|(name, ..)| name == "big")
-        .unwrap();
+    let number = job.objects.iter().position(|(name, ..)| name == "big").unwrap();
     let (files, parts) = (store.folder().join("files"), store.folder().join("parts"));
     std::fs::rename(files.join("big"), parts.join(number.to_string())).unwrap();
     std::fs::remove_file(files.join("last")).unwrap();
@@ -209,22 +182,14 @@ fn a_tail_of_zeros_is_cut_off() {
         cut(&path, len(&path) + 100_000);
     }
     let recovered = disk.recover_one();
-    assert!(
-        recovered.complete && recovered.notes.is_empty(),
-        "{:?}",
-        recovered.notes
-    );
+    assert!(recovered.complete && recovered.notes.is_empty(), "{:?}", recovered.notes);
 }
 
 #[test]
 fn damage_inside_a_log_is_named_and_what_follows_is_fetched_again() {
     for layout in [Layout::Spool, Layout::Files] {
-        for (name, at) in [
-            ("pages.log", 600),
-            ("pages.log", 3),
-            ("have.log", 40),
-            ("have.log", 20),
-        ] {
+        for (name, at) in [("pages.log", 600), ("pages.log", 3), ("have.log", 40), ("have.log", 20)]
+        {
             let (disk, job) = (Disk::new(layout), Job::mixed(1));
             let (root, store) = disk.create(&job);
             job.append_pages(&store);
@@ -271,11 +236,7 @@ fn files_and_parts_that_are_gone_are_fetched_again() {
     let recovered = disk.recover_one();
     assert!(!recovered.complete);
     for name in ["d/two", "three", "d/e/deep/ü file"] {
-        assert!(
-            recovered.notes.iter().any(|note| note.contains(name)),
-            "{:?}",
-            recovered.notes
-        );
+        assert!(recovered.notes.iter().any(|note| note.contains(name)), "{:?}", recovered.notes);
     }
     job.assert_shown(&recovered.store);
     drop(recovered);
@@ -303,11 +264,7 @@ fn a_part_left_from_a_lost_page_does_no_harm() {
     let (disk, job) = (Disk::new(Layout::Files), Job::mixed(1));
     let (_, store) = disk.create(&job);
     for object in 0..=job.objects.len() {
-        std::fs::write(
-            store.folder().join("parts").join(object.to_string()),
-            [7; 5_000],
-        )
-        .unwrap();
+        std::fs::write(store.folder().join("parts").join(object.to_string()), [7; 5_000]).unwrap();
     }
     let recovered = disk.recover_one();
     assert_eq!(tree(&store.folder().join("parts")), Vec::<PathBuf>::new());
@@ -345,9 +302,7 @@ fn a_failed_flush_fails_the_store() {
     let reports = flush(&root, &[Arc::clone(&store)]);
     assert!(reports.last().unwrap().error.is_some());
     assert!(reports.iter().all(|report| !report.complete));
-    assert!(is_failed(
-        &store.write_chunk(0, &job.chunks[0]).unwrap_err()
-    ));
+    assert!(is_failed(&store.write_chunk(0, &job.chunks[0]).unwrap_err()));
     assert!(flush(&root, &[Arc::clone(&store)]).is_empty());
     let recovered = disk.recover_one();
     finish(&job, &recovered);

@@ -12,10 +12,7 @@ const NEVER: Duration = Duration::from_secs(100_000);
 fn start(root: &Arc<StoreRoot>, period: Duration, bytes_max: u64) -> (Flusher, Receiver<Flushed>) {
     let (tell, told) = sync_channel(1_000);
     let report = move |flushed| tell.send(flushed).unwrap();
-    (
-        Flusher::start(Arc::clone(root), period, bytes_max, report).unwrap(),
-        told,
-    )
+    (Flusher::start(Arc::clone(root), period, bytes_max, report).unwrap(), told)
 }
 
 #[test]
@@ -53,13 +50,7 @@ fn a_full_group_is_flushed_before_its_time() {
     }
     let mut durable = 0;
     while durable < 4 {
-        durable += told
-            .recv()
-            .unwrap()
-            .durable
-            .iter()
-            .map(|(_, len)| len)
-            .sum::<u64>();
+        durable += told.recv().unwrap().durable.iter().map(|(_, len)| len).sum::<u64>();
     }
     flusher.stop().unwrap();
 }
@@ -82,11 +73,7 @@ fn what_waits_is_flushed_after_the_period_and_at_the_stop() {
     job.write(&store, 5);
     flusher.dirty(&store, 64).unwrap();
     flusher.stop().unwrap();
-    let durable: u64 = told
-        .iter()
-        .flat_map(|report| report.durable)
-        .map(|(_, len)| len)
-        .sum();
+    let durable: u64 = told.iter().flat_map(|report| report.durable).map(|(_, len)| len).sum();
     assert_eq!(durable, 2);
 }
 

@@ -18,32 +18,19 @@ use super::{Flushed, JobStore, Layout, Recovered, Recovery, StoreError, StoreRoo
 
 mod crash;
 mod flusher;
-mod measure;
 mod round_trip;
 
-pub(super) const FILE: Attributes = Attributes {
-    kind: ObjectKind::File,
-    modified: Some((1_000_000_000, 5)),
-    executable: false,
-};
-pub(super) const PROGRAM: Attributes = Attributes {
-    executable: true,
-    ..FILE
-};
-pub(super) const DIRECTORY: Attributes = Attributes {
-    kind: ObjectKind::Directory,
-    ..FILE
-};
+pub(super) const FILE: Attributes =
+    Attributes { kind: ObjectKind::File, modified: Some((1_000_000_000, 5)), executable: false };
+pub(super) const PROGRAM: Attributes = Attributes { executable: true, ..FILE };
+pub(super) const DIRECTORY: Attributes = Attributes { kind: ObjectKind::Directory, ..FILE };
 
 /// Numbers that look like chance and are the same every time.
 pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % limit
     }
 
@@ -86,13 +73,7 @@ impl Job {
             packer.object(number, name, *attributes, bytes);
         }
         let (pages, chunks) = packer.finish();
-        Self {
-            signed: unsigned(&object),
-            object,
-            pages,
-            chunks,
-            objects,
-        }
+        Self { signed: unsigned(&object), object, pages, chunks, objects }
     }
 
     /// Files, directories, an empty one of each, a program, and a file of many chunks.
@@ -107,14 +88,7 @@ impl Job {
             ("d/e/deep/ü file", FILE, chance.bytes(333)),
             ("big", FILE, chance.bytes(1_000)),
             ("bare", DIRECTORY, vec![]),
-            (
-                "three",
-                Attributes {
-                    modified: None,
-                    ..FILE
-                },
-                chance.bytes(64),
-            ),
+            ("three", Attributes { modified: None, ..FILE }, chance.bytes(64)),
             ("four", FILE, chance.bytes(1)),
             ("last", FILE, vec![]),
         ];
@@ -128,9 +102,7 @@ impl Job {
     }
 
     pub(super) fn write(&self, store: &JobStore, chunk: u64) {
-        store
-            .write_chunk(chunk, &self.chunks[chunk as usize])
-            .unwrap();
+        store.write_chunk(chunk, &self.chunks[chunk as usize]).unwrap();
     }
 
     pub(super) fn write_all(&self, store: &JobStore) {
@@ -169,11 +141,7 @@ impl Job {
         let files = store.folder().join("files");
         for (name, attributes, _) in &self.objects {
             let path = files.join(name);
-            assert_eq!(
-                path.is_dir(),
-                attributes.kind == ObjectKind::Directory,
-                "{name:?}"
-            );
+            assert_eq!(path.is_dir(), attributes.kind == ObjectKind::Directory, "{name:?}");
             assert_times(&path, attributes);
         }
         assert_eq!(tree(&store.folder().join("parts")), Vec::<PathBuf>::new());
@@ -189,11 +157,7 @@ impl Job {
 fn assert_times(path: &Path, attributes: &Attributes) {
     let metadata = path.metadata().unwrap();
     if let Some(modified) = attributes.modified {
-        assert_eq!(
-            (metadata.mtime(), metadata.mtime_nsec() as u32),
-            modified,
-            "{path:?}"
-        );
+        assert_eq!((metadata.mtime(), metadata.mtime_nsec() as u32), modified, "{path:?}");
     }
 }
 
@@ -237,20 +201,12 @@ impl Packer {
     }
 
     pub(super) fn object(&mut self, object: u32, name: &str, attributes: Attributes, bytes: &[u8]) {
-        self.entries.push(Entry::Open {
-            object,
-            name: name.to_owned(),
-            attributes,
-        });
+        self.entries.push(Entry::Open { object, name: name.to_owned(), attributes });
         let mut offset = 0;
         while offset < bytes.len() {
             let room = self.chunk_max as usize - self.open_chunk.len();
             let piece = &bytes[offset..bytes.len().min(offset + room)];
-            let slice = Slice {
-                object,
-                offset: offset as u64,
-                len: piece.len() as u32,
-            };
+            let slice = Slice { object, offset: offset as u64, len: piece.len() as u32 };
             self.slices.push(slice);
             self.open_chunk.extend_from_slice(piece);
             offset += piece.len();
@@ -258,11 +214,7 @@ impl Packer {
                 self.flush_chunk();
             }
         }
-        let close = Entry::Close {
-            object,
-            len: bytes.len() as u64,
-            digest: Hash::of(bytes),
-        };
+        let close = Entry::Close { object, len: bytes.len() as u64, digest: Hash::of(bytes) };
         if self.open_chunk.is_empty() {
             self.entries.push(close);
         } else {
@@ -303,10 +255,7 @@ impl Packer {
     pub(super) fn finish(mut self) -> (Pages, Vec<Vec<u8>>) {
         self.flush_chunk();
         let content_len = self.chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.entries.push(Entry::End {
-            content_len,
-            digest: Hash::ZERO,
-        });
+        self.entries.push(Entry::End { content_len, digest: Hash::ZERO });
         self.flush_page();
         (self.pages, self.chunks)
     }
@@ -352,10 +301,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(layout: Layout) -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            layout,
-        }
+        Self { folder: tempfile::tempdir().unwrap(), layout }
     }
 
     pub(super) fn path(&self) -> PathBuf {

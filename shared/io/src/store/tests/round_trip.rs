@@ -36,11 +36,7 @@ fn files_appear_in_any_order_of_arrival_and_only_when_whole() {
         let (mut shown, mut complete, mut durable) = (0, 0, 0);
         for chunk in order {
             job.write(&store, chunk);
-            assert!(
-                !store
-                    .write_chunk(chunk, &job.chunks[chunk as usize])
-                    .unwrap()
-            );
+            assert!(!store.write_chunk(chunk, &job.chunks[chunk as usize]).unwrap());
             assert_eq!(store.read_chunk(chunk).unwrap(), job.chunks[chunk as usize]);
             if chance.below(3) == 0 || store.is_written() {
                 for report in flush(&root, &[Arc::clone(&store)]) {
@@ -80,11 +76,7 @@ fn pages_count_as_durable_with_all_their_chunks_and_without_a_gap() {
 fn a_job_without_a_chunk_is_complete() {
     for layout in [Layout::Spool, Layout::Files] {
         let disk = Disk::new(layout);
-        let job = Job::new(
-            1,
-            64,
-            vec![("d/e", DIRECTORY, vec![]), ("f", PROGRAM, vec![])],
-        );
+        let job = Job::new(1, 64, vec![("d/e", DIRECTORY, vec![]), ("f", PROGRAM, vec![])]);
         let (root, store) = disk.create(&job);
         job.append_pages(&store);
         assert!(store.is_written());
@@ -99,14 +91,9 @@ fn a_job_without_a_chunk_is_complete() {
 #[test]
 fn many_small_files_share_chunks_and_one_flush() {
     let disk = Disk::new(Layout::Files);
-    let names: Vec<String> = (0..500)
-        .map(|i| format!("dir {}/file {i}", i % 7))
-        .collect();
+    let names: Vec<String> = (0..500).map(|i| format!("dir {}/file {i}", i % 7)).collect();
     let mut chance = Chance(3);
-    let objects = names
-        .iter()
-        .map(|name| (name.as_str(), FILE, chance.bytes(37)))
-        .collect();
+    let objects = names.iter().map(|name| (name.as_str(), FILE, chance.bytes(37))).collect();
     let job = Job::new(1, 1_000, objects);
     let (root, store) = disk.create(&job);
     job.write_all(&store);
@@ -122,10 +109,8 @@ fn jobs_are_flushed_together_and_reported_apart() {
     let disk = Disk::new(Layout::Files);
     let root = disk.root();
     let jobs: Vec<Job> = (1..=20).map(Job::mixed).collect();
-    let stores: Vec<Arc<JobStore>> = jobs
-        .iter()
-        .map(|job| root.create(&job.signed, &job.object).unwrap())
-        .collect();
+    let stores: Vec<Arc<JobStore>> =
+        jobs.iter().map(|job| root.create(&job.signed, &job.object).unwrap()).collect();
     for (job, store) in jobs.iter().zip(&stores) {
         job.write_all(store);
     }
@@ -142,37 +127,19 @@ fn what_cannot_be_right_is_refused_and_harms_nothing() {
     let disk = Disk::new(Layout::Files);
     let job = Job::mixed(1);
     let (root, store) = disk.create(&job);
-    assert!(matches!(
-        root.create(&job.signed, &job.object),
-        Err(StoreError::Exists(_))
-    ));
+    assert!(matches!(root.create(&job.signed, &job.object), Err(StoreError::Exists(_))));
     let (bytes, page) = &job.pages[1];
-    assert!(matches!(
-        store.append_page(bytes, page),
-        Err(StoreError::PageOrder { .. })
-    ));
-    assert!(matches!(
-        store.write_chunk(0, b"x"),
-        Err(StoreError::NoChunk(0))
-    ));
+    assert!(matches!(store.append_page(bytes, page), Err(StoreError::PageOrder { .. })));
+    assert!(matches!(store.write_chunk(0, b"x"), Err(StoreError::NoChunk(0))));
     job.append_pages(&store);
-    assert!(matches!(
-        store.write_chunk(0, b"x"),
-        Err(StoreError::ChunkLength { .. })
-    ));
+    assert!(matches!(store.write_chunk(0, b"x"), Err(StoreError::ChunkLength { .. })));
     assert!(matches!(store.read_chunk(0), Err(StoreError::NotHeld(0))));
     assert!(matches!(store.read_page(99), Err(StoreError::NoPage(99))));
-    let live = Attributes {
-        kind: ObjectKind::Live,
-        ..FILE
-    };
+    let live = Attributes { kind: ObjectKind::Live, ..FILE };
     let live = Job::new(2, 64, vec![("live", live, vec![1])]);
     let (_, other) = disk.create(&live);
     let (bytes, page) = &live.pages[0];
-    assert!(matches!(
-        other.append_page(bytes, page),
-        Err(StoreError::LiveObject(_))
-    ));
+    assert!(matches!(other.append_page(bytes, page), Err(StoreError::LiveObject(_))));
     job.write_all(&store);
     assert!(flush(&root, &[Arc::clone(&store)]).last().unwrap().complete);
 }
@@ -198,10 +165,7 @@ fn what_stands_in_the_way_is_neither_followed_nor_replaced() {
         job.write_all(&store);
         let reports = flush(&root, &[Arc::clone(&store)]);
         let last = reports.last().unwrap();
-        assert!(
-            matches!(last.error, Some(StoreError::InTheWay { .. })),
-            "{last:?}"
-        );
+        assert!(matches!(last.error, Some(StoreError::InTheWay { .. })), "{last:?}");
         assert!(!last.complete);
         assert!(is_failed(&store.read_chunk(0).unwrap_err()));
         assert_eq!(tree(outside.path()), Vec::<PathBuf>::new());
@@ -224,10 +188,7 @@ fn a_removed_job_is_gone_and_never_comes_back() {
         store.remove().unwrap();
         assert_eq!(tree(&disk.path()), Vec::<PathBuf>::new());
         assert!(flush(&root, &[Arc::clone(&store)]).is_empty());
-        assert!(matches!(
-            store.write_chunk(0, &job.chunks[0]),
-            Err(StoreError::Removed(_))
-        ));
+        assert!(matches!(store.write_chunk(0, &job.chunks[0]), Err(StoreError::Removed(_))));
         store.remove().unwrap();
         assert!(disk.recover().jobs.is_empty());
         // The same job can be made anew.
@@ -254,9 +215,7 @@ fn a_program_can_be_run_as_soon_as_it_appears() {
     job.write_all(&store);
     flush(&root, &[Arc::clone(&store)]);
     store.read_chunk(0).unwrap();
-    let status = std::process::Command::new(store.folder().join("files/run"))
-        .status()
-        .unwrap();
+    let status = std::process::Command::new(store.folder().join("files/run")).status().unwrap();
     assert_eq!(status.code(), Some(7));
 }
 

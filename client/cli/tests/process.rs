@@ -1,0 +1,30 @@
+//! The promises of the command line, kept by real processes: a base, nodes and clients on
+//! loopback, seen only through what they print, write, serve and exit with.
+
+#[cfg(test)]
+#[path = "process/account.rs"]
+mod account;
+#[cfg(test)]
+#[path = "process/content.rs"]
+mod content;
+#[cfg(test)]
+#[path = "process/demo.rs"]
+mod demo;
+#[cfg(test)]
+#[path = "process/fields.rs"]
+mod fields;
+#[cfg(test)]
+#[path = "process/fleet.rs"]
+mod fleet;
+#[cfg(test)]
+#[path = "process/missing.rs"]
+mod missing;
+#[cfg(test)]
+#[path = "process/refusals.rs"]
+mod refusals;
+#[cfg(test)]
+#[path = "process/restart.rs"]
+mod restart;
+#[cfg(test)]
+#[path = "process/tree.rs"]
+mod tree;

@@ -1,0 +1,113 @@
+//! Roles that are killed and started again with the same folder and ports.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::fields::{list, node, text};
+use super::fleet::{Fleet, until};
+use super::tree::{assert_holds, bytes, snapshot, write};
+
+const SENT: &str = "distributary_content_bytes_sent_total{peer_role=\"node\"}";
+const RECEIVED: &str = "distributary_content_bytes_received_total{peer_role=\"base\"}";
+
+/// A job without what is measured.
+fn settled(mut job: Value) -> Value {
+    for node in job["nodes"].as_array_mut().unwrap() {
+        node.as_object_mut().unwrap().remove("rate_bps");
+    }
+    // It is kept as time that is left, so that it says something else after a restart.
+    job.as_object_mut().unwrap().remove("deadline");
+    job
+}
+
+#[tokio::test]
+async fn what_was_complete_stays_complete_and_is_not_sent_again() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("big"), &bytes(1, 3_000_000));
+    write(&source.join("small"), b"small");
+    let expected = snapshot(&source);
+    let job = fleet.pushed(&fleet.path("source/")).await;
+    let before = settled(fleet.show(&job).await);
+    fleet.end("b", Signal::KILL).await;
+    fleet.start_again("b").await;
+    assert_eq!(settled(fleet.show(&job).await), before);
+    fleet.end("n1", Signal::KILL).await;
+    fleet.start_again("n1").await;
+    for name in ["n1", "n2"] {
+        fleet.joined(name).await;
+    }
+    // What the nodes have to say, they have said when a job after it is complete.
+    write(&fleet.path("next"), &bytes(2, 1000));
+    fleet.pushed(&fleet.path("next")).await;
+    assert_eq!(settled(fleet.show(&job).await), before);
+    assert_eq!(fleet.metric("b", SENT).await, 2000);
+    assert_eq!(fleet.metric("n1", RECEIVED).await, 1000);
+    for name in ["n1", "n2"] {
+        assert_holds(&fleet.files(name, &job), &expected);
+    }
+}
+
+#[tokio::test]
+async fn a_base_killed_during_a_push_finishes_it() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 3_000_000));
+    let mut push = fleet.push("alice", &[source.to_str().unwrap(), "--rate", "16Mbit"]);
+    let begun = |event: &Value| event["bytes"].as_u64() > Some(100_000);
+    let progress = push.event(begun).await;
+    assert_ne!(progress["bytes"], 3_000_000);
+    fleet.end("b", Signal::KILL).await;
+    fleet.start_again("b").await;
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    let created = push.events.iter().filter(|event| event["event"] == "created").count();
+    assert_eq!(created, 1);
+    let jobs = fleet.run(&["job", "ls", "--json"]).await.json();
+    assert_eq!(list(&jobs, "jobs").len(), 1, "{jobs}");
+    for name in ["n1", "n2"] {
+        assert_holds(&fleet.files(name, text(&closed, "job")).join("source"), &snapshot(&source));
+    }
+}
+
+#[tokio::test]
+async fn a_node_killed_during_a_push_goes_on_where_it_was() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 3_000_000));
+    let mut push = fleet.push("alice", &[source.to_str().unwrap(), "--rate", "32Mbit"]);
+    let half = |event: &Value| {
+        event["event"] == "progress" && node(event, "n1")["bytes"].as_u64() > Some(1_000_000)
+    };
+    push.event(half).await;
+    fleet.end("n1", Signal::KILL).await;
+    let job = text(&push.events[0], "job").to_owned();
+    // What is not whole is not under its final name.
+    let early = snapshot(&fleet.files("n1", &job));
+    assert!(early.keys().all(|name| !name.ends_with("file")), "{:?}", early.keys());
+    fleet.start_again("n1").await;
+    let (code, _, err) = push.finish().await;
+    assert_eq!(code, Some(0), "{err}");
+    let received = fleet.metric("n1", RECEIVED).await;
+    assert!((1..2_000_001).contains(&received), "{received} bytes were sent again");
+    for name in ["n1", "n2"] {
+        assert_holds(&fleet.files(name, &job).join("source"), &snapshot(&source));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_starts_before_its_base_waits_for_it() {
+    let mut fleet = Fleet::start(1).await;
+    fleet.end("n1", Signal::TERM).await;
+    assert_eq!(fleet.end("b", Signal::TERM).await, Some(0));
+    fleet.start_again("n1").await;
+    until("the node serves and is not ready", async || {
+        (fleet.get("n1", "/readyz").await?.0 == 503).then_some(())
+    })
+    .await;
+    fleet.start_again("b").await;
+    fleet.joined("n1").await;
+    write(&fleet.path("file"), b"x");
+    let job = fleet.pushed(&fleet.path("file")).await;
+    assert!(fleet.files("n1", &job).join("file").exists());
+}
