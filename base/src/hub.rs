@@ -431,7 +431,13 @@ impl Conduct for Hub {
     fn down(&self, link: Arc<Link>) -> Taken<'_> {
         Box::pin(async move {
             match link.peer() {
-                PeerId::Node(node) => self.input(Input::NodeDown { node: node.clone() }).await,
+                PeerId::Node(node) => {
+                    self.input(Input::NodeDown { node: node.clone() }).await;
+                    // A new link may have come up in between: its word was the first then.
+                    if let Some(newer) = self.links.get(link.peer()) {
+                        self.up(newer).await;
+                    }
+                }
                 PeerId::Client(..) => {
                     let gone: Vec<JobId> = {
                         let mut publishers = self.lock(&self.publishers);

@@ -22,7 +22,7 @@ use shared::wire::message::{
     self, Acks, Answer, Assign, Beat, Envelope, FrameType, Offer, Query, Reconcile, Report,
     StateKind, Want,
 };
-use shared::wire::request::Request;
+use shared::wire::request::{RefusalKind, Request};
 use shared::wire::rights;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::job::Relays;
-use crate::request::{Replies, read_request};
+use crate::request::{Replies, RequestError, read_request};
 use crate::{intake, telemetry, transport};
 
 /// States that wait for the role to take them up. A peer that sends more is not answered
@@ -272,8 +272,7 @@ impl Link {
         conduct: Arc<dyn Conduct>,
     ) -> String {
         telemetry::connections(self.identity.role, 1);
-        if let Some(old) = conduct.links().insert(&self) {
-            conduct.relays().peer_lost(&self.peer);
+        if let Some(old) = conduct.links().put_in(&self, conduct.relays()) {
             old.close(Code::Replaced, "a newer connection takes the place of this one");
         }
         conduct.up(Arc::clone(&self)).await;
@@ -283,8 +282,7 @@ impl Link {
         self.channel().disconnected();
         self.tasks.close();
         self.tasks.wait().await;
-        if conduct.links().remove(&self) {
-            conduct.relays().peer_lost(&self.peer);
+        if conduct.links().take_out(&self, conduct.relays()) {
             conduct.down(Arc::clone(&self)).await;
         }
         telemetry::connections(self.identity.role, -1);
@@ -550,6 +548,13 @@ impl Link {
             self.spawn(async move {
                 match read_request(recv, link.identity.role).await {
                     Ok(request) => conduct.request(link, request, Replies::new(send)).await,
+                    Err(error @ RequestError::Forbidden(_)) => {
+                        let refusing =
+                            Replies::new(send).refuse(RefusalKind::Rights, error.to_string());
+                        if let Err(error) = refusing.await {
+                            tracing::debug!(%error, "the asker is gone");
+                        }
+                    }
                     Err(error) => link.fault(error.code(), &error.to_string()),
                 }
             });
@@ -623,19 +628,33 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// The links of a process, by peer.
 #[derive(Debug, Default)]
-pub struct Links(Mutex<BTreeMap<PeerId, Arc<Link>>>);
+pub struct Links {
+    links: Mutex<BTreeMap<PeerId, Arc<Link>>>,
+    /// Held while a link comes or goes and the jobs hear of it: what an old link had agreed on
+    /// is undone before the next one to the same peer can agree on anything.
+    change: Mutex<()>,
+}
 
 impl Links {
-    /// Adds a link; the one that it replaces is returned.
-    pub fn insert(&self, link: &Arc<Link>) -> Option<Arc<Link>> {
-        self.lock().insert(link.peer.clone(), Arc::clone(link))
+    /// Puts a link in; the one that it replaces is returned.
+    fn put_in(&self, link: &Arc<Link>, relays: &Relays) -> Option<Arc<Link>> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.lock().insert(link.peer.clone(), Arc::clone(link));
+        if old.is_some() {
+            relays.peer_lost(&link.peer);
+        }
+        old
     }
 
-    /// Removes a link, unless another one has taken its place.
-    pub fn remove(&self, link: &Arc<Link>) -> bool {
-        let mut links = self.lock();
-        let same = links.get(&link.peer).is_some_and(|present| Arc::ptr_eq(present, link));
-        same && links.remove(&link.peer).is_some()
+    /// Takes a link out, unless another one has taken its place.
+    fn take_out(&self, link: &Arc<Link>, relays: &Relays) -> bool {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.get(&link.peer).is_some_and(|present| Arc::ptr_eq(&present, link));
+        if present {
+            self.lock().remove(&link.peer);
+            relays.peer_lost(&link.peer);
+        }
+        present
     }
 
     /// The link to a peer.
@@ -659,6 +678,6 @@ impl Links {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Link>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

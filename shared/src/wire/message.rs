@@ -236,7 +236,7 @@ pub enum Assign {
 }
 
 /// What a source has of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Pages it can send, counted from the first without a gap.
     pub pages: u32,

@@ -273,7 +273,10 @@ fn the_largest_lawful_states_pass_and_one_more_is_refused() {
     over("run", &Want { held: vec![(u64::MAX, u64::MAX)], ..want.clone() });
     let beyond = StripeWant { stripe: 0, from: 0, credit: chunk + 1 };
     over("credit", &Want { stripes: vec![beyond], ..want });
-    fits("offer", &Offer { pages: u32::MAX, head: u64::MAX, spare_bps: u64::MAX });
+    let offer = Offer { pages: limit::PAGES_MAX, head: chunk, spare_bps: u64::MAX };
+    fits("offer", &offer);
+    over("offer", &Offer { head: chunk + 1, ..offer });
+    over("offer", &Offer { pages: limit::PAGES_MAX + 1, ..offer });
 }
 
 #[test]

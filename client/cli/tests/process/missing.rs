@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::fields::{node, text};
-use super::fleet::{Fleet, until};
+use super::fleet::{Fleet, Following, until};
 use super::tree::{assert_holds, bytes, snapshot, write};
 
 #[track_caller]
@@ -14,18 +14,33 @@ fn assert_states(job: &Value, expected: &[(&str, &str)]) {
     }
 }
 
+/// Waits until a node is known to receive, from what was told or is told now.
+async fn until_receiving(push: &mut Following, name: &str) {
+    let fits = |event: &Value| match event["event"].as_str() {
+        Some("node") => event["node"] == name && event["state"] == "receiving",
+        Some("progress") => node(event, name)["state"] == "receiving",
+        _ => false,
+    };
+    if !push.events.iter().any(fits) {
+        push.event(fits).await;
+    }
+}
+
 #[tokio::test]
 async fn nodes_stopped_during_a_push_are_named_unless_the_quorum_does_without() {
     let mut fleet = Fleet::start(4).await;
     let source = fleet.path("source");
-    write(&source.join("file"), &bytes(3, 1_000_000));
+    write(&source.join("file"), &bytes(3, 2_000_000));
     let path = source.to_str().unwrap();
-    let common = [path, "--deadline", "6s", "--rate", "32Mbit"];
+    let common = [path, "--deadline", "6s", "--rate", "40Mbit"];
     let mut all = fleet.push("alice", &common);
     let mut two = fleet.push("bob", &[common.as_slice(), &["--quorum", "2"]].concat());
     let mut half = fleet.push("bob", &[common.as_slice(), &["--quorum", "50%"]].concat());
+    // They have taken up the jobs, and are not done yet.
     for push in [&mut all, &mut two, &mut half] {
-        push.event(|event| event["event"] == "progress").await;
+        for name in ["n3", "n4"] {
+            until_receiving(push, name).await;
+        }
     }
     fleet.signal("n3", Signal::STOP);
     fleet.end("n4", Signal::KILL).await;

@@ -50,7 +50,14 @@ pub(crate) fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Entry> {
 #[track_caller]
 pub(crate) fn assert_holds(dir: &Path, expected: &BTreeMap<PathBuf, Entry>) {
     assert!(!expected.is_empty());
-    let found = snapshot(dir);
+    let wrong = differences(&snapshot(dir), expected);
+    assert!(wrong.is_empty(), "{}: {wrong:#?}", dir.display());
+}
+
+fn differences(
+    found: &BTreeMap<PathBuf, Entry>,
+    expected: &BTreeMap<PathBuf, Entry>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, entry) in expected {
         match (entry, found.get(name)) {
@@ -68,7 +75,44 @@ pub(crate) fn assert_holds(dir: &Path, expected: &BTreeMap<PathBuf, Entry>) {
     }
     let more = found.keys().filter(|name| !expected.contains_key(*name));
     wrong.extend(more.map(|name| format!("{name:?} was never pushed")));
-    assert!(wrong.is_empty(), "{dir:?}: {wrong:#?}");
+    wrong
+}
+
+#[test]
+fn every_difference_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a/file");
+    write(&file, b"content");
+    let before = snapshot(dir.path());
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    assert_eq!(differences(&snapshot(dir.path()), &before), Vec::<String>::new());
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("same content: false", &|| fs::write(&file, b"cOntent").unwrap()),
+        ("executable false and true", &|| {
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }),
+        ("same content: true", &|| {
+            let later = modified + std::time::Duration::from_nanos(1);
+            fs::File::open(&file).unwrap().set_modified(later).unwrap();
+        }),
+        ("never pushed", &|| fs::create_dir(dir.path().join("b")).unwrap()),
+        ("missing", &|| fs::remove_file(&file).unwrap()),
+        ("another kind", &|| {
+            fs::remove_dir_all(dir.path().join("a")).unwrap();
+            std::os::unix::fs::symlink("b", dir.path().join("a")).unwrap();
+        }),
+    ];
+    for (said, change) in changes {
+        change();
+        let wrong = differences(&snapshot(dir.path()), &before).concat();
+        assert!(wrong.contains(said), "{said} is not in {wrong}");
+        // Each change is judged by itself.
+        let _ = fs::remove_file(dir.path().join("a"));
+        let _ = fs::remove_dir(dir.path().join("b"));
+        write(&file, b"content");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::File::open(&file).unwrap().set_modified(modified).unwrap();
+    }
 }
 
 /// A file with its folders.
