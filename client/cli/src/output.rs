@@ -24,7 +24,7 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 /// Writes one object as one line of a result.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub(crate) fn json(object: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(object)
         .map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
@@ -93,7 +93,7 @@ impl<const N: usize> TextTable<N> {
     /// Writes the table to standard output.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub(crate) fn print(&self) -> Result<(), Failure> {
         self.lines().try_for_each(|text| line(&text))
     }
