@@ -29,7 +29,7 @@ use shared_io::job::{Job, Keeping, Origin, Relays, Restored, Surroundings, Watch
 use shared_io::link::{Conduct, Link, Links, Taken, chain};
 use shared_io::request::Replies;
 use shared_io::store::{
-    BASE_FLUSH_EVERY, FLUSH_BYTES_MAX, Flusher, JobStore, Layout, Recovered, StoreRoot,
+    BASE_FLUSH_EVERY, FLUSH_BYTES_MAX, Flusher, JobStore, Layout, Recovered, StoreError, StoreRoot,
 };
 use shared_io::telemetry;
 use tokio::sync::Notify;
@@ -62,6 +62,8 @@ pub(crate) struct Hub {
     news: Notify,
     jobs: OnceLock<Arc<Jobs>>,
     surroundings: OnceLock<Arc<Surroundings>>,
+    /// Held while the store of a new job is made.
+    beginning: Arc<Mutex<()>>,
 }
 
 /// A node's present or last visit.
@@ -98,6 +100,7 @@ impl Hub {
             news: Notify::new(),
             jobs: OnceLock::new(),
             surroundings: OnceLock::new(),
+            beginning: Arc::default(),
         }))
     }
 
@@ -319,14 +322,24 @@ impl Hub {
             return Ok(());
         }
         let Some(surroundings) = self.surroundings.get() else { return Ok(()) };
-        let (root, signed, kept) = (Arc::clone(&self.root), signed.clone(), object.clone());
-        let create = tokio::task::spawn_blocking(move || root.create(&signed, &kept));
-        let store = create.await.map_err(|error| error.to_string())?;
-        let store = store.map_err(|error| chain(&error))?;
+        let (root, relays) = (Arc::clone(&self.root), Arc::clone(&self.relays));
+        let (around, signed) = (Arc::clone(surroundings), signed.clone());
         let origin = self.origin(&object.tenant);
-        let around = Arc::clone(surroundings);
-        let job = Job::new(object, origin, Keeping::Disk(store), around);
-        self.relays.insert(Arc::clone(&job));
+        // The asker may go while the store is made; what has begun is ended all the same, and
+        // one at a time, so that the request that is asked again finds the job.
+        let beginning = Arc::clone(&self.beginning);
+        let begin = tokio::task::spawn_blocking(move || {
+            let _beginning = beginning.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(job) = relays.get(object.id) {
+                return Ok(job);
+            }
+            let store = root.create(&signed, &object)?;
+            let job = Job::new(object, origin, Keeping::Disk(store), around);
+            relays.insert(Arc::clone(&job));
+            Ok::<_, StoreError>(job)
+        });
+        let job = begin.await.map_err(|error| error.to_string())?;
+        let job = job.map_err(|error| chain(&error))?;
         // Nodes may have accepted the job while its store was made.
         let head = self.jobs().and_then(|jobs| jobs.head(job.id()));
         for node in head.iter().flat_map(|head| head.servers.names()) {

@@ -16,7 +16,9 @@ use shared_io::health::Readiness;
 use shared_io::job::{Job, Keeping, Origin, Relays, Restored, Surroundings, Watcher};
 use shared_io::link::{Conduct, Link, Links, Taken, chain};
 use shared_io::request;
-use shared_io::store::{FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreRoot};
+use shared_io::store::{
+    FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreError, StoreRoot,
+};
 use shared_io::telemetry;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +39,8 @@ pub(crate) struct Member {
     links: Arc<Links>,
     clock: Clock,
     surroundings: OnceLock<Arc<Surroundings>>,
+    /// Held while a job is taken up.
+    taking: Arc<Mutex<()>>,
 }
 
 impl Member {
@@ -65,6 +69,7 @@ impl Member {
             links: Arc::new(Links::default()),
             clock: Clock::start(),
             surroundings: OnceLock::new(),
+            taking: Arc::default(),
         });
         let surroundings = Surroundings {
             clock: member.clock,
@@ -178,24 +183,32 @@ impl Member {
         object: JobObject,
     ) -> Result<(), String> {
         self.check_servers(link, &object).await?;
-        let root = Arc::clone(&self.root);
-        let (signed, kept) = (signed.clone(), object.clone());
         let free = self.free_space();
         let needed = object.size.unwrap_or(0).saturating_add(DISK_RESERVE);
         if free < needed {
             return Err(format!("disk full: the job needs {needed} bytes, {free} are free"));
         }
-        let create = tokio::task::spawn_blocking(move || root.create(&signed, &kept));
-        let store = match create.await {
-            Ok(Ok(store)) => store,
+        let Some(surroundings) = self.surroundings.get() else { return Ok(()) };
+        let (root, relays) = (Arc::clone(&self.root), Arc::clone(&self.relays));
+        let (around, signed) = (Arc::clone(surroundings), signed.clone());
+        // The link may go while the store is made, and with it this future: what has begun is
+        // ended all the same, and one at a time, so that the next link finds the job.
+        let taking = Arc::clone(&self.taking);
+        let take = tokio::task::spawn_blocking(move || {
+            let _taking = taking.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(job) = relays.get(object.id) {
+                return Ok(job);
+            }
+            let store = root.create(&signed, &object)?;
+            let job = Job::new(object, Origin::Signed, Keeping::Disk(store), around);
+            relays.insert(Arc::clone(&job));
+            Ok::<_, StoreError>(job)
+        });
+        match take.await {
+            Ok(Ok(job)) => self.tell_report(&job, true),
             Ok(Err(error)) => return Err(chain(&error)),
             Err(error) => return Err(error.to_string()),
-        };
-        let Some(surroundings) = self.surroundings.get() else { return Ok(()) };
-        let around = Arc::clone(surroundings);
-        let job = Job::new(object, Origin::Signed, Keeping::Disk(store), around);
-        self.relays.insert(Arc::clone(&job));
-        self.tell_report(&job, true);
+        }
         Ok(())
     }
 

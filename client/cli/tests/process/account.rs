@@ -133,7 +133,9 @@ async fn health_and_metrics_are_served_by_both() {
         let series = format!("{series}{{peer_role=\"{peer}\"}}");
         assert_eq!(fleet.metric(role, &series).await, expected, "{role} {series}");
     }
-    assert_eq!(fleet.metric("b", "distributary_jobs{state=\"complete\"}").await, 1);
+    for role in ["b", "n1"] {
+        assert_eq!(fleet.metric(role, "distributary_jobs{state=\"complete\"}").await, 1);
+    }
     // A node without its base lives and is not ready.
     assert_eq!(fleet.end("b", Signal::TERM).await, Some(0));
     until("the node misses its base", async || {

@@ -55,7 +55,9 @@ fn processes_of(folder: &Path) -> Vec<String> {
 async fn the_children_of_a_killed_demo_end_with_it() {
     let tmp = tempfile::tempdir().unwrap();
     let mut demo = distributary();
-    demo.args(["demo", "--nodes", "2", "--size", "64MiB", "--json"]).env("TMPDIR", tmp.path());
+    demo.args(["demo", "--nodes", "2", "--size", "4MiB", "--json"]).env("TMPDIR", tmp.path());
+    // Its push must not be able to end by itself before the others do.
+    demo.env("DISTRIBUTARY_RATE", "100kbit");
     let mut demo = Following::new(demo);
     demo.event(|event| event["event"] == "created").await;
     // A base, two nodes and a push.
