@@ -11,7 +11,7 @@ use shared::job::JobObject;
 use shared::limit;
 use shared::manifest::{Entry, Manifest, ObjectKind, Page, PageBytes, Slice};
 
-use super::folder::{is_file, size};
+use super::folder::{Files, is_file, size};
 use super::index::PageIndex;
 use super::job_store::{Place, TAG_SIGNED};
 use super::record::{Next, Scanner};
@@ -32,6 +32,8 @@ pub(super) struct Audit<'a> {
     lost: Vec<(u64, u64)>,
     /// Objects that are open at this point of the log.
     open: BTreeMap<u32, Extent>,
+    /// Live objects that are to go on: some of their bytes are not durable, or they are open.
+    pub(super) live: BTreeMap<u32, LiveExtent>,
     /// Bytes of the spool.
     spool: u64,
 }
@@ -40,8 +42,19 @@ pub(super) struct Audit<'a> {
 #[derive(Debug)]
 struct Extent {
     name: String,
+    is_live: bool,
     bytes: u64,
     runs: Vec<(u64, u64)>,
+}
+
+/// A live object that is to go on.
+#[derive(Debug)]
+pub(super) struct LiveExtent {
+    pub(super) name: String,
+    /// Bytes that are durable.
+    pub(super) durable: u64,
+    /// Its length, if the log has closed it.
+    pub(super) closed: Option<u64>,
 }
 
 impl<'a> Audit<'a> {
@@ -68,6 +81,7 @@ impl<'a> Audit<'a> {
             held: journalled,
             lost: Vec::new(),
             open: BTreeMap::new(),
+            live: BTreeMap::new(),
             spool,
         };
         audit.read_pages()?;
@@ -143,7 +157,9 @@ impl<'a> Audit<'a> {
                 }
                 Entry::Open { object, name, attributes } => {
                     if attributes.kind != ObjectKind::Directory {
-                        let extent = Extent { name: name.clone(), bytes: 0, runs: Vec::new() };
+                        let is_live = attributes.kind == ObjectKind::Live;
+                        let name = name.clone();
+                        let extent = Extent { name, is_live, bytes: 0, runs: Vec::new() };
                         self.open.insert(*object, extent);
                     }
                 }
@@ -166,6 +182,10 @@ impl<'a> Audit<'a> {
             Place::Files(_) => {
                 for slice in slices {
                     if let Some(extent) = self.open.get_mut(&slice.object) {
+                        if extent.is_live && slice.offset > extent.bytes {
+                            add(&mut self.lost, chunk);
+                            continue;
+                        }
                         let end = slice.offset.saturating_add(u64::from(slice.len));
                         extent.bytes = extent.bytes.max(end);
                         add(&mut extent.runs, chunk);
@@ -186,6 +206,9 @@ impl<'a> Audit<'a> {
         let Place::Files(files) = &self.store.place else {
             return Ok(());
         };
+        if extent.is_live {
+            return self.check_live(files, object, extent, whole);
+        }
         if extent.bytes == 0 {
             return Ok(());
         }
@@ -200,6 +223,33 @@ impl<'a> Audit<'a> {
         if !there {
             self.notes.push(format!("{:?}: bytes are missing, to be fetched again", extent.name));
             self.lost.extend_from_slice(&extent.runs);
+        }
+        Ok(())
+    }
+
+    /// Sees whether the bytes of a live object are there: in its file, whether it was closed or
+    /// not. One that goes on is noted.
+    fn check_live(
+        &mut self,
+        files: &Files,
+        object: u32,
+        extent: &Extent,
+        closed: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let there = match files.file_stat(&extent.name) {
+            Ok(file) => file.filter(is_file).map_or(0, |file| size(&file)),
+            Err(StoreError::InTheWay { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let mut durable = extent.bytes;
+        if there < durable {
+            self.notes.push(format!("{:?}: bytes are missing, to be fetched again", extent.name));
+            self.lost.extend_from_slice(&extent.runs);
+            durable = 0;
+        }
+        if closed != Some(durable) {
+            let name = extent.name.clone();
+            self.live.insert(object, LiveExtent { name, durable, closed });
         }
         Ok(())
     }

@@ -99,9 +99,6 @@ pub enum StoreError {
         /// What is in the way.
         path: PathBuf,
     },
-    /// A live object, which this layout cannot show yet.
-    #[error("object {0:?} is live, which is not supported yet")]
-    LiveObject(String),
     /// An earlier error: nothing that was written since the last flush can be trusted.
     #[error("the store of job {job} has failed: {reason}; restart to go on from what is durable")]
     Failed {

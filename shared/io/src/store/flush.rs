@@ -4,6 +4,7 @@
 //! journal takes up what they contain and is flushed, (3) objects that are whole get their
 //! names, (4) once a job has all of them, the names are flushed and it is complete.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use shared::chunk_set::ChunkSet;
 use shared::id::JobId;
 
 use super::job_store::{Ended, Place, Unsynced};
+use super::root::Handle;
 use super::{JobStore, SYNC_EACH_MAX, StoreError, StoreRoot, record};
 
 /// Runs in one record of `have.log`.
@@ -68,7 +70,7 @@ impl<'s> Batch<'s> {
     /// What there is to flush, if anything. Only what is complete by now is part of it.
     pub(super) fn begin(store: &'s Arc<JobStore>) -> Option<Self> {
         let mut state = store.open_state().ok()?;
-        let runs = fresh_runs(&state.written, &state.durable);
+        let runs = without(fresh_runs(&state.written, &state.durable), &state.ahead);
         let pages = state.index.pages();
         if runs.is_empty() && pages == state.pages_durable {
             return None;
@@ -87,7 +89,10 @@ impl<'s> Batch<'s> {
             }
             Place::Files(files) => {
                 for object in &self.unsynced.parts {
-                    let cached = store.root.cached_handle((store.serial, *object, true));
+                    if store.sync_live(files, *object)? {
+                        continue;
+                    }
+                    let cached = store.root.cached_handle((store.serial, *object, Handle::Write));
                     let part = match cached {
                         Some(part) => part,
                         None => Arc::new(files.make_part(*object)?),
@@ -97,6 +102,9 @@ impl<'s> Batch<'s> {
                 }
                 if self.unsynced.names {
                     files.sync_parts()?;
+                }
+                if !self.unsynced.shown.names.is_empty() {
+                    files.sync_names(&self.unsynced.shown.names)?;
                 }
             }
             Place::Spool(_) => {}
@@ -265,6 +273,27 @@ pub(super) fn have_records(runs: &[(u64, u64)]) -> Vec<u8> {
         records.extend_from_slice(&record::encode(TAG_RUNS, &payload));
     }
     records
+}
+
+/// `runs` without the chunks of `left_out`.
+fn without(runs: Vec<(u64, u64)>, left_out: &BTreeMap<u64, u32>) -> Vec<(u64, u64)> {
+    if left_out.is_empty() {
+        return runs;
+    }
+    let mut kept = Vec::new();
+    for (first, len) in runs {
+        let (mut from, end) = (first, first + len);
+        for (&chunk, _) in left_out.range(first..end) {
+            if chunk > from {
+                kept.push((from, chunk - from));
+            }
+            from = chunk + 1;
+        }
+        if from < end {
+            kept.push((from, end - from));
+        }
+    }
+    kept
 }
 
 /// The runs of `written` that are not `durable`.

@@ -209,6 +209,44 @@ impl Files {
             .map_err(StoreError::io("set the time of", &self.files_path.join(name)))
     }
 
+    /// Where the file `name` is.
+    pub(super) fn shown_path(&self, name: &str) -> PathBuf {
+        self.files_path.join(name)
+    }
+
+    /// Makes the file `name`, empty, and the directories above it as far as they are absent.
+    /// With `take_over` a file that is there is emptied: an earlier start has made it, and its
+    /// page was lost.
+    pub(super) fn make_shown(&self, name: &str, take_over: bool) -> Result<File, StoreError> {
+        let place = self.recent_place(name)?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&place.directory, place.leaf, flags, PLAIN) {
+            Err(Errno::EXIST)
+                if take_over && self.file_stat(name)?.is_some_and(|s| is_file(&s)) =>
+            {
+                let file = self.shown(name)?;
+                file.set_len(0)
+                    .map_err(|error| StoreError::io("cut", &self.shown_path(name))(error))?;
+                Ok(file)
+            }
+            Err(Errno::EXIST) => Err(self.in_the_way(name, name)),
+            made => made
+                .map(File::from)
+                .map_err(|error| StoreError::io("make", &self.shown_path(name))(error)),
+        }
+    }
+
+    /// Opens the file `name`, which [`Self::make_shown`] has made, to write and read.
+    pub(super) fn shown(&self, name: &str) -> Result<File, StoreError> {
+        let lost = || StoreError::Lost { name: name.to_owned(), path: self.shown_path(name) };
+        let place = self.find(name)?.ok_or_else(lost)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        rustix::fs::openat(&place.directory, place.leaf, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|error| StoreError::io("open", &self.shown_path(name))(error))
+    }
+
     /// Flushes what stands under `names`, and every directory on the way there.
     pub(super) fn sync_names(&self, names: &[String]) -> Result<(), StoreError> {
         let mut above = BTreeSet::new();

@@ -1,6 +1,6 @@
 //! The store of one job: pages and chunks in and out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use shared::chunk_set::ChunkSet;
 use shared::id::JobId;
-use shared::manifest::{Entry, ObjectKind, Page, PageBytes, Slice};
+use shared::manifest::{Entry, Page, PageBytes, Slice};
 
 use super::folder::Files;
 use super::index::PageIndex;
+use super::live::{LiveObject, Shown};
 use super::place::Cursor;
+use super::root::Handle;
 use super::{PageView, SYNC_EACH_MAX, StoreError, StoreRoot, record};
 
 /// Tags of records in `pages.log`.
@@ -36,6 +38,8 @@ pub struct JobStore {
     /// How far files have their names. Held while they get them; never with `state` wanted
     /// first.
     pub(super) cursor: Mutex<Cursor>,
+    /// Live objects by number. Held while their bytes are written; `state` is not wanted under it.
+    pub(super) live: Mutex<BTreeMap<u32, LiveObject>>,
 }
 
 /// `have.log` and its length in bytes.
@@ -58,6 +62,9 @@ pub(super) struct State {
     /// Chunks that are being written now: one for each thread that writes.
     pub(super) busy: BTreeSet<u64>,
     pub(super) written: ChunkSet,
+    /// Written chunks with bytes ahead of the prefix of a live object, and in how many slices:
+    /// they are not flushed, and so not durable.
+    pub(super) ahead: BTreeMap<u64, u32>,
     pub(super) durable: ChunkSet,
     /// Pages that are durable.
     pub(super) pages_durable: u32,
@@ -65,6 +72,8 @@ pub(super) struct State {
     pub(super) pages_whole: u32,
     pub(super) unsynced: Unsynced,
     pub(super) placed: Placed,
+    /// Whether a start has found the job: its files may be there without their pages.
+    pub(super) restarted: bool,
     /// Whether completion was told.
     pub(super) complete: bool,
     pub(super) ended: Option<Ended>,
@@ -85,6 +94,8 @@ pub(super) struct Unsynced {
     pub(super) many: bool,
     /// Whether a part was made.
     pub(super) names: bool,
+    /// Names of live objects that were made.
+    pub(super) shown: Placed,
     pub(super) content: bool,
     pub(super) pages: bool,
 }
@@ -100,10 +111,16 @@ impl Unsynced {
         }
     }
 
+    /// A live object was made.
+    pub(super) fn shown(&mut self, name: &str) {
+        self.shown.add(name);
+    }
+
     /// Flushes that this takes one by one.
     pub(super) fn flushes(&self) -> usize {
         let parts = if self.many { SYNC_EACH_MAX } else { self.parts.len() };
-        parts + usize::from(parts > 0) + usize::from(self.content) + usize::from(self.pages)
+        let others = usize::from(parts > 0) + usize::from(self.content) + usize::from(self.pages);
+        parts + others + self.shown.flushes()
     }
 }
 
@@ -145,10 +162,8 @@ impl JobStore {
     /// Appends the next page; `page` is `bytes` decoded, and accepted by the manifest.
     ///
     /// # Errors
-    /// [`StoreError::PageOrder`] if it is not the next one, [`StoreError::LiveObject`] if it
-    /// cannot be shown; otherwise the store fails.
+    /// [`StoreError::PageOrder`] if it is not the next one; otherwise the store fails.
     pub fn append_page(&self, bytes: &PageBytes, page: &Arc<Page>) -> Result<(), StoreError> {
-        self.check_page(page)?;
         let tag = if bytes.is_signed() { TAG_SIGNED } else { TAG_DRAFT };
         let record = record::encode(tag, &bytes.to_record());
         let view = Arc::new(PageView::new(Arc::clone(page)));
@@ -169,7 +184,7 @@ impl JobStore {
         state.unsynced.pages = true;
         drop(state);
         self.root.cache_page((self.serial, page.index), &view);
-        Ok(())
+        self.follow_live(page).map_err(|error| self.fail(error))
     }
 
     /// The stored page `index`, as it was appended.
@@ -261,14 +276,18 @@ impl JobStore {
         let content = state.index.meta(view.page().index).map_or(0, |meta| meta.content);
         drop(state);
         let offset = content + view.content_offset(chunk).unwrap_or_default();
-        let put = self.put(bytes, slices, offset);
+        let put = self.put(chunk, bytes, slices, offset);
         let mut state = self.state();
         state.busy.remove(&chunk);
-        if let Err(error) = put {
-            drop(state);
-            return Err(self.fail(error));
-        }
+        let shown = match put {
+            Ok(shown) => shown,
+            Err(error) => {
+                drop(state);
+                return Err(self.fail(error));
+            }
+        };
         state.written.insert(chunk);
+        state.note_shown(chunk, shown);
         match &self.place {
             Place::Spool(_) => state.unsynced.content = true,
             Place::Files(_) => slices.iter().for_each(|slice| state.unsynced.part(slice.object)),
@@ -337,6 +356,7 @@ impl JobStore {
             state: Mutex::default(),
             journal: Mutex::new(Journal { log: open("have.log")?, len: 0 }),
             cursor: Mutex::default(),
+            live: Mutex::default(),
         }))
     }
 
@@ -380,46 +400,50 @@ impl JobStore {
         named.ok_or(StoreError::NoObject(object))
     }
 
-    fn check_page(&self, page: &Page) -> Result<(), StoreError> {
-        if matches!(self.place, Place::Spool(_)) {
-            return Ok(());
-        }
-        let live = page.entries.iter().find_map(|entry| match entry {
-            Entry::Open { name, attributes, .. } if attributes.kind == ObjectKind::Live => {
-                Some(name.clone())
-            }
-            _ => None,
-        });
-        live.map_or(Ok(()), |name| Err(StoreError::LiveObject(name)))
-    }
-
     fn view_of(&self, chunk: u64) -> Result<Arc<PageView>, StoreError> {
         self.decoded(self.page_of(chunk).ok_or(StoreError::NoChunk(chunk))?)
     }
 
-    fn put(&self, bytes: &[u8], slices: &[Slice], offset: u64) -> Result<(), StoreError> {
+    /// Writes a chunk; says what that means for each of its slices that belong to a live object.
+    fn put(
+        &self,
+        chunk: u64,
+        bytes: &[u8],
+        slices: &[Slice],
+        offset: u64,
+    ) -> Result<Vec<Shown>, StoreError> {
         let files = match &self.place {
             Place::Spool(file) => {
                 return file
                     .write_all_at(bytes, offset)
+                    .map(|()| Vec::new())
                     .map_err(|error| StoreError::io("write", &self.folder.join("content"))(error));
             }
             Place::Files(files) => files,
         };
+        let mut shown = Vec::new();
         let mut rest = bytes;
         for slice in slices {
             // The manifest and the caller have seen to it that the slices make up the chunk.
             let (piece, behind) = rest.split_at(rest.len().min(slice.len as usize));
+            rest = behind;
+            if let Some(live) = self.put_live(files, chunk, slice, piece)? {
+                shown.push(live);
+                continue;
+            }
             let part = self.part_to_write(files, slice.object)?;
             part.write_all_at(piece, slice.offset)
                 .map_err(|error| StoreError::io("write", &files.part_path(slice.object))(error))?;
-            rest = behind;
         }
-        Ok(())
+        Ok(shown)
     }
 
-    fn part_to_write(&self, files: &Files, object: u32) -> Result<Arc<File>, StoreError> {
-        let key = (self.serial, object, true);
+    pub(super) fn part_to_write(
+        &self,
+        files: &Files,
+        object: u32,
+    ) -> Result<Arc<File>, StoreError> {
+        let key = (self.serial, object, Handle::Write);
         if let Some(file) = self.root.cached_handle(key) {
             return Ok(file);
         }
@@ -430,9 +454,13 @@ impl JobStore {
         Ok(file)
     }
 
-    /// Opens the bytes of `object`: its part, or its file if it has its name already.
-    fn bytes_of(&self, files: &Files, object: u32) -> Result<Arc<File>, StoreError> {
-        let key = (self.serial, object, false);
+    /// Opens the bytes of `slice`: its object's part, or its file if it has its name already.
+    fn bytes_of(&self, files: &Files, slice: &Slice) -> Result<Arc<File>, StoreError> {
+        if let Some(file) = self.live_bytes(files, slice)? {
+            return Ok(file);
+        }
+        let object = slice.object;
+        let key = (self.serial, object, Handle::Read);
         if let Some(file) = self.root.cached_handle(key) {
             return Ok(file);
         }
@@ -456,7 +484,7 @@ impl JobStore {
             move |error: io::Error| StoreError::io("read", &files.part_path(object))(error)
         };
         if let [slice] = slices {
-            let file = self.bytes_of(files, slice.object)?;
+            let file = self.bytes_of(files, slice)?;
             return read_one(&file, slice.offset, len).map_err(fail(slice.object));
         }
         let mut buffer = vec![0; len as usize];
@@ -464,11 +492,30 @@ impl JobStore {
         for slice in slices {
             let at = rest.len().min(slice.len as usize);
             let (piece, behind) = rest.split_at_mut(at);
-            let file = self.bytes_of(files, slice.object)?;
+            let file = self.bytes_of(files, slice)?;
             file.read_exact_at(piece, slice.offset).map_err(fail(slice.object))?;
             rest = behind;
         }
         Ok(buffer.into())
+    }
+}
+
+impl State {
+    /// Takes note of which chunks have bytes ahead of the prefix of a live object.
+    fn note_shown(&mut self, chunk: u64, shown: Vec<Shown>) {
+        for slice in shown {
+            if slice.ahead {
+                *self.ahead.entry(chunk).or_default() += 1;
+            }
+            for released in slice.released {
+                if let Some(slices) = self.ahead.get_mut(&released) {
+                    *slices -= 1;
+                    if *slices == 0 {
+                        self.ahead.remove(&released);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! * `have.log`: which chunks are durable, append only, written after they are;
 //! * [`Layout::Spool`]: `content`, every chunk at its place in the log;
 //! * [`Layout::Files`]: `parts/<object number>` while an object is incomplete, and
-//!   `files/<object name>` once it is whole, verified and durable; nothing else is in `files`.
+//!   `files/<object name>` once it is whole, verified and durable; a live object from its first
+//!   byte on, as far as it is verified without a gap. Nothing else is in `files`.
 //!
 //! Chunks and pages are written as they come; a [`Flusher`] makes all jobs' news durable
 //! together: data and pages first, then the journal of what is held, then the report, then
@@ -23,6 +24,7 @@ mod flusher;
 mod folder;
 mod index;
 mod job_store;
+mod live;
 mod lru;
 mod place;
 mod record;

@@ -7,6 +7,7 @@ use shared::manifest::{Attributes, Entry, ObjectKind};
 
 use super::folder::{Files, is_file, size};
 use super::job_store::Place;
+use super::root::Handle;
 use super::{JobStore, PageView, StoreError};
 
 /// How far the log has been followed.
@@ -86,7 +87,9 @@ impl JobStore {
         attributes: &Attributes,
         len: u64,
     ) -> Result<(), StoreError> {
-        if attributes.kind == ObjectKind::Directory {
+        if attributes.kind == ObjectKind::Live {
+            self.end_live(files, object, (name, attributes), len)?;
+        } else if attributes.kind == ObjectKind::Directory {
             files.make_directory(name)?;
         } else {
             let mode = match files.part_stat(object)? {
@@ -108,7 +111,7 @@ impl JobStore {
             };
             files.dress_part(object, mode, attributes)?;
             // A program that is open for writing cannot be run.
-            self.root.forget_handle((self.serial, object, true));
+            self.root.forget_handle((self.serial, object, Handle::Write));
             files.publish(object, name)?;
         }
         self.state().placed.add(name);

@@ -137,9 +137,13 @@ fn recover_job(
     let store = JobStore::open(root, object.id, folder)?;
     let mut notes = Vec::new();
     let journalled = read_journal(&store, &mut notes)?;
-    let Audit { index, manifest, held, .. } = Audit::run(&store, &object, journalled, &mut notes)?;
+    let Audit { index, manifest, held, live, .. } =
+        Audit::run(&store, &object, journalled, &mut notes)?;
     let damaged = !notes.is_empty();
     store.restore(index, held.clone());
+    for (object, live) in live {
+        store.restore_live(object, &live.name, live.durable, live.closed)?;
+    }
     if damaged {
         // Before the journal forgets the damage, so that a crash in between repeats this.
         store.withdraw_incomplete(&held)?;
@@ -224,6 +228,7 @@ impl State {
 impl JobStore {
     fn restore(&self, index: PageIndex, held: ChunkSet) {
         let mut state = self.state();
+        state.restarted = true;
         state.pages_durable = index.pages();
         state.index = index;
         state.written = held.clone();
@@ -246,12 +251,13 @@ impl JobStore {
         Ok(())
     }
 
-    /// Takes back files some of whose chunks are not held (any more).
+    /// Takes back files some of whose chunks are not held (any more). Live objects stay: one
+    /// that is whole is taken up again, since such a chunk will be written anew.
     fn withdraw_incomplete(&self, held: &ChunkSet) -> Result<(), StoreError> {
         let Place::Files(files) = &self.place else {
             return Ok(());
         };
-        let mut open: BTreeMap<u32, (String, bool)> = BTreeMap::new();
+        let mut open: BTreeMap<u32, (String, ObjectKind, bool)> = BTreeMap::new();
         for index in 0..self.pages() {
             let view = self.decoded(index)?;
             let page = view.page();
@@ -261,7 +267,7 @@ impl JobStore {
                     Entry::Chunk { slices, .. } => {
                         if !held.contains(chunk) {
                             for slice in slices {
-                                if let Some((_, whole)) = open.get_mut(&slice.object) {
+                                if let Some((.., whole)) = open.get_mut(&slice.object) {
                                     *whole = false;
                                 }
                             }
@@ -270,20 +276,26 @@ impl JobStore {
                     }
                     Entry::Open { object, name, attributes } => {
                         if attributes.kind != ObjectKind::Directory {
-                            open.insert(*object, (name.clone(), true));
+                            open.insert(*object, (name.clone(), attributes.kind, true));
                         }
                     }
-                    Entry::Close { object, .. } => {
-                        if let Some((name, false)) = open.remove(object) {
-                            withdraw(files, *object, &name)?;
+                    Entry::Close { object, len, .. } => match open.remove(object) {
+                        Some((name, ObjectKind::Live, false)) => {
+                            if self.live_shown(*object).is_none() {
+                                self.restore_live(*object, &name, *len, Some(*len))?;
+                            }
                         }
-                    }
+                        Some((name, _, false)) => withdraw(files, *object, &name)?,
+                        Some(_) | None => {}
+                    },
                     Entry::End { .. } => {}
                 }
             }
         }
         // What is still open cannot have a name, unless its closing page was lost.
-        open.iter().try_for_each(|(object, (name, _))| withdraw(files, *object, name))
+        open.iter()
+            .filter(|(_, (_, kind, _))| *kind == ObjectKind::File)
+            .try_for_each(|(object, (name, ..))| withdraw(files, *object, name))
     }
 
     /// Removes parts of objects that have their names, or that no page opens.

@@ -27,8 +27,19 @@ pub enum Layout {
 
 /// The number of an open job, and of a page of it.
 pub(super) type PageKey = (u64, u32);
-/// The number of an open job, of an object of it, and whether the handle can write.
-pub(super) type HandleKey = (u64, u32, bool);
+/// The number of an open job, of an object of it, and what the handle is of.
+pub(super) type HandleKey = (u64, u32, Handle);
+
+/// What an open handle is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handle {
+    /// The part, to write.
+    Write,
+    /// The part or the file, to read.
+    Read,
+    /// The file of a live object, to write.
+    Shown,
+}
 
 /// A role's folder of jobs.
 #[derive(Debug)]

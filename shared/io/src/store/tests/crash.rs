@@ -109,7 +109,8 @@ fn names_are_given_after_a_crash_right_behind_the_journal() {
     job.write_all(&store);
     // Names come in step 3, and only for what step 2 made durable for the store.
     flush_until(&root, &store, 2);
-    assert_eq!(job.assert_shown(&store), 0);
+    // Live objects and the directory that they are in.
+    assert_eq!(job.assert_shown(&store), 3);
     let recovered = disk.recover_one();
     assert!(recovered.complete);
     job.assert_complete(&recovered.store);

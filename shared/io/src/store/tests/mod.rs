@@ -18,11 +18,13 @@ use super::{Flushed, JobStore, Layout, Recovered, Recovery, StoreError, StoreRoo
 
 mod crash;
 mod flusher;
+mod live;
 mod round_trip;
 
 pub(super) const FILE: Attributes =
     Attributes { kind: ObjectKind::File, modified: Some((1_000_000_000, 5)), executable: false };
 pub(super) const PROGRAM: Attributes = Attributes { executable: true, ..FILE };
+pub(super) const LIVE: Attributes = Attributes { kind: ObjectKind::Live, ..FILE };
 pub(super) const DIRECTORY: Attributes = Attributes { kind: ObjectKind::Directory, ..FILE };
 
 /// Numbers that look like chance and are the same every time.
@@ -76,7 +78,8 @@ impl Job {
         Self { signed: unsigned(&object), object, pages, chunks, objects }
     }
 
-    /// Files, directories, an empty one of each, a program, and a file of many chunks.
+    /// Files, directories, an empty one of each, a program, a file of many chunks, and live
+    /// objects.
     pub(super) fn mixed(number: u8) -> Self {
         let mut chance = Chance(7);
         let objects = vec![
@@ -88,6 +91,8 @@ impl Job {
             ("d/e/deep/ü file", FILE, chance.bytes(333)),
             ("big", FILE, chance.bytes(1_000)),
             ("bare", DIRECTORY, vec![]),
+            ("on/air", LIVE, chance.bytes(700)),
+            ("on/silence", LIVE, vec![]),
             ("three", Attributes { modified: None, ..FILE }, chance.bytes(64)),
             ("four", FILE, chance.bytes(1)),
             ("last", FILE, vec![]),
@@ -125,6 +130,10 @@ impl Job {
                 );
                 continue;
             };
+            if attributes.kind == ObjectKind::Live {
+                let shown = std::fs::read(path).unwrap();
+                assert!(bytes.starts_with(&shown), "{name:?} shows what was not pushed");
+            }
             if attributes.kind == ObjectKind::File {
                 assert_eq!(&std::fs::read(path).unwrap(), bytes, "{name:?}");
                 assert_times(path, attributes);
@@ -143,6 +152,9 @@ impl Job {
             let path = files.join(name);
             assert_eq!(path.is_dir(), attributes.kind == ObjectKind::Directory, "{name:?}");
             assert_times(&path, attributes);
+        }
+        for (name, _, bytes) in self.objects.iter().filter(|o| o.1.kind == ObjectKind::Live) {
+            assert_eq!(&std::fs::read(files.join(name)).unwrap(), bytes, "{name:?}");
         }
         assert_eq!(tree(&store.folder().join("parts")), Vec::<PathBuf>::new());
     }

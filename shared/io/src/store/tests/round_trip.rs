@@ -135,11 +135,6 @@ fn what_cannot_be_right_is_refused_and_harms_nothing() {
     assert!(matches!(store.write_chunk(0, b"x"), Err(StoreError::ChunkLength { .. })));
     assert!(matches!(store.read_chunk(0), Err(StoreError::NotHeld(0))));
     assert!(matches!(store.read_page(99), Err(StoreError::NoPage(99))));
-    let live = Attributes { kind: ObjectKind::Live, ..FILE };
-    let live = Job::new(2, 64, vec![("live", live, vec![1])]);
-    let (_, other) = disk.create(&live);
-    let (bytes, page) = &live.pages[0];
-    assert!(matches!(other.append_page(bytes, page), Err(StoreError::LiveObject(_))));
     job.write_all(&store);
     assert!(flush(&root, &[Arc::clone(&store)]).last().unwrap().complete);
 }

@@ -1,0 +1,234 @@
+//! Live objects at a node: a file under its final name from the first byte on, which holds the
+//! contiguous verified prefix and nothing else.
+//!
+//! What arrives ahead of the prefix lies in the object's part until the gap before it closes.
+//! The part is scratch: it is never flushed, what lies in it does not count as durable, and a
+//! start throws it away. So the file alone tells what is durable, and a crash can only leave it
+//! longer than what the journal vouches for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use shared::manifest::{Attributes, Entry, ObjectKind, Page, Slice};
+
+use super::folder::{Files, is_file, size};
+use super::job_store::Place;
+use super::root::Handle;
+use super::{JobStore, StoreError};
+
+/// Bytes that are copied at a time when a gap closes: the largest chunk.
+const COPY_LEN: usize = shared::limit::CHUNK_LEN_MAX as usize;
+
+/// A live object that has not ended, or whose end is not durable yet.
+#[derive(Debug)]
+pub(super) struct LiveObject {
+    pub(super) name: String,
+    /// Length of the prefix that can be seen.
+    pub(super) shown: u64,
+    /// What lies in the part, by offset: its length and its chunk.
+    ahead: BTreeMap<u64, (u32, u64)>,
+    /// Its length, once it is known to have ended.
+    pub(super) closed: Option<u64>,
+}
+
+/// What came of writing a slice of a live object.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// Whether the slice lies ahead of the prefix: its chunk must not count as durable.
+    pub(super) ahead: bool,
+    /// Chunks a slice of which does not lie ahead any more, one entry for each slice.
+    pub(super) released: Vec<u64>,
+}
+
+impl JobStore {
+    /// The length of a live object that can be seen, and whether that is all of it; `None` if
+    /// the object is not live, or if its end is durable.
+    pub(super) fn live_shown(&self, object: u32) -> Option<(u64, bool)> {
+        let live = self.live();
+        let object = live.get(&object)?;
+        Some((object.shown, object.closed == Some(object.shown)))
+    }
+
+    /// Makes the files of the live objects that `page` opens, and takes note of ends.
+    pub(super) fn follow_live(&self, page: &Page) -> Result<(), StoreError> {
+        let Place::Files(files) = &self.place else { return Ok(()) };
+        let take_over = self.state().restarted;
+        for entry in &page.entries {
+            match entry {
+                Entry::Open { object, name, attributes } if attributes.kind == ObjectKind::Live => {
+                    let file = files.make_shown(name, take_over)?;
+                    self.begin_live(*object, name, 0);
+                    self.root.cache_handle((self.serial, *object, Handle::Shown), &Arc::new(file));
+                    self.state().unsynced.shown(name);
+                }
+                Entry::Close { object, len, .. } => {
+                    if let Some(live) = self.live().get_mut(object) {
+                        live.closed = Some(*len);
+                    }
+                }
+                Entry::Open { .. } | Entry::Chunk { .. } | Entry::End { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up a live object after a start: what of its file is not durable is cut off.
+    pub(super) fn restore_live(
+        &self,
+        object: u32,
+        name: &str,
+        durable: u64,
+        closed: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let Place::Files(files) = &self.place else { return Ok(()) };
+        let there = files.file_stat(name)?.is_some_and(|stat| is_file(&stat));
+        let file = if there { files.shown(name)? } else { files.make_shown(name, false)? };
+        file.set_len(durable).map_err(|error| StoreError::io("cut", &self.folder)(error))?;
+        files.remove_part(object)?;
+        self.begin_live(object, name, durable);
+        if let Some(live) = self.live().get_mut(&object) {
+            live.closed = closed;
+        }
+        Ok(())
+    }
+
+    fn begin_live(&self, object: u32, name: &str, shown: u64) {
+        let live =
+            LiveObject { name: name.to_owned(), shown, ahead: BTreeMap::new(), closed: None };
+        self.live().insert(object, live);
+    }
+
+    /// Writes a slice of `chunk` to its object if that is live; `None` if it is not.
+    pub(super) fn put_live(
+        &self,
+        files: &Files,
+        chunk: u64,
+        slice: &Slice,
+        piece: &[u8],
+    ) -> Result<Option<Shown>, StoreError> {
+        let mut live = self.live();
+        let Some(object) = live.get_mut(&slice.object) else { return Ok(None) };
+        if slice.offset > object.shown {
+            let part = self.part_to_write(files, slice.object)?;
+            part.write_all_at(piece, slice.offset)
+                .map_err(|error| StoreError::io("write", &files.part_path(slice.object))(error))?;
+            object.ahead.insert(slice.offset, (slice.len, chunk));
+            return Ok(Some(Shown { ahead: true, released: Vec::new() }));
+        }
+        if slice.offset < object.shown {
+            return Ok(Some(Shown::default()));
+        }
+        let file = self.shown_to_write(files, slice.object, &object.name)?;
+        let path = || files.shown_path(&object.name);
+        file.write_all_at(piece, slice.offset)
+            .map_err(|error| StoreError::io("write", &path())(error))?;
+        object.shown += u64::from(slice.len);
+        let released = self.close_gap(files, slice.object, object, &file)?;
+        Ok(Some(Shown { ahead: false, released }))
+    }
+
+    /// Moves what lies right behind the prefix from the part to the file.
+    fn close_gap(
+        &self,
+        files: &Files,
+        number: u32,
+        object: &mut LiveObject,
+        file: &File,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut released = Vec::new();
+        if object.ahead.is_empty() {
+            return Ok(released);
+        }
+        let part = self.part_to_write(files, number)?;
+        let failed = |error| StoreError::io("move", &files.part_path(number))(error);
+        let mut buffer = Vec::new();
+        while let Some(entry) = object.ahead.first_entry() {
+            if *entry.key() > object.shown {
+                break;
+            }
+            let (offset, (len, chunk)) = entry.remove_entry();
+            released.push(chunk);
+            if offset < object.shown {
+                continue;
+            }
+            buffer.resize((len as usize).min(COPY_LEN), 0);
+            part.read_exact_at(&mut buffer, offset).map_err(failed)?;
+            file.write_all_at(&buffer, offset).map_err(failed)?;
+            object.shown += u64::from(len);
+        }
+        if object.ahead.is_empty() {
+            part.set_len(0).map_err(failed)?;
+        }
+        Ok(released)
+    }
+
+    /// Opens the bytes of a slice of a live object; `None` if the object is not live.
+    pub(super) fn live_bytes(
+        &self,
+        files: &Files,
+        slice: &Slice,
+    ) -> Result<Option<Arc<File>>, StoreError> {
+        let (name, is_shown) = {
+            let live = self.live();
+            let Some(object) = live.get(&slice.object) else { return Ok(None) };
+            (object.name.clone(), slice.offset < object.shown)
+        };
+        if is_shown {
+            self.shown_to_write(files, slice.object, &name).map(Some)
+        } else {
+            self.part_to_write(files, slice.object).map(Some)
+        }
+    }
+
+    /// Flushes the file of `object` if that is live; says whether it is.
+    pub(super) fn sync_live(&self, files: &Files, object: u32) -> Result<bool, StoreError> {
+        let Some(name) = self.live().get(&object).map(|live| live.name.clone()) else {
+            return Ok(false);
+        };
+        let file = self.shown_to_write(files, object, &name)?;
+        file.sync_data()
+            .map_err(|error| StoreError::io("flush", &files.shown_path(&name))(error))?;
+        Ok(true)
+    }
+
+    /// The log has closed a live object, and all its bytes are durable.
+    pub(super) fn end_live(
+        &self,
+        files: &Files,
+        object: u32,
+        (name, attributes): (&str, &Attributes),
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let found = files.file_stat(name)?.filter(is_file).map(|stat| size(&stat));
+        if found != Some(len) {
+            return Err(StoreError::Lost { name: name.to_owned(), path: files.shown_path(name) });
+        }
+        files.set_modified(name, attributes.modified)?;
+        files.remove_part(object)?;
+        self.root.forget_handle((self.serial, object, Handle::Shown));
+        self.root.forget_handle((self.serial, object, Handle::Write));
+        self.live().remove(&object);
+        Ok(())
+    }
+
+    fn shown_to_write(
+        &self,
+        files: &Files,
+        object: u32,
+        name: &str,
+    ) -> Result<Arc<File>, StoreError> {
+        let key = (self.serial, object, Handle::Shown);
+        if let Some(file) = self.root.cached_handle(key) {
+            return Ok(file);
+        }
+        let file = Arc::new(files.shown(name)?);
+        self.root.cache_handle(key, &file);
+        Ok(file)
+    }
+
+    pub(super) fn live(&self) -> MutexGuard<'_, BTreeMap<u32, LiveObject>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
