@@ -6,6 +6,7 @@
 
 mod chunk;
 mod digest;
+mod live;
 mod page;
 mod source;
 
@@ -17,6 +18,8 @@ use shared::id::JobId;
 use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes};
 
 use crate::tree::Plan;
+
+pub use live::LiveCutter;
 
 use chunk::ChunkDraft;
 use digest::JobDigest;

@@ -42,7 +42,7 @@ pub(crate) async fn run(
     mut cutter: Cutter,
 ) -> Result<(), FeedError> {
     loop {
-        wait_until(&standing, &job, &window, |_| window.bytes() < WINDOW_BYTES_MAX).await?;
+        room(&standing, &job, &window).await?;
         let (back, cut) = tokio::task::spawn_blocking(move || {
             let cut = cutter.next();
             (cutter, cut)
@@ -52,8 +52,26 @@ pub(crate) async fn run(
         let Some(CutPage { page, page_decoded, chunks }) = cut? else { break };
         job.publish(&page, &Arc::new(page_decoded), chunks)?;
     }
+    stored(&standing, &job, &window).await
+}
+
+/// Waits until the window has room for more.
+pub(crate) async fn room(
+    standing: &Standing,
+    job: &Arc<Job>,
+    window: &Window,
+) -> Result<(), FeedError> {
+    wait_until(standing, job, window, |_| window.bytes() < WINDOW_BYTES_MAX).await
+}
+
+/// Waits until everything is durable at the base.
+pub(crate) async fn stored(
+    standing: &Standing,
+    job: &Arc<Job>,
+    window: &Window,
+) -> Result<(), FeedError> {
     let stored = |job: &Job| job.with_relay(|relay| relay.is_complete_at(&PeerId::Base));
-    wait_until(&standing, &job, &window, stored).await
+    wait_until(standing, job, window, stored).await
 }
 
 async fn wait_until(

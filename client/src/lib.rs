@@ -8,12 +8,14 @@
 mod connect;
 pub mod cut;
 mod feed;
+mod live;
 mod push;
 mod session;
 pub mod tree;
 mod watch;
 
 pub use connect::{ConnectError, ConnectOptions};
+pub use live::{FLUSH_EVERY, LiveWriter};
 pub use push::{Push, PushError};
 pub use session::{AskError, Client};
 pub use watch::Watch;

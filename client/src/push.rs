@@ -1,9 +1,10 @@
-//! Pushing a file set: a job, its feeding, and its events.
+//! Pushing a file set or a live object: a job, its feeding, and its events.
 
 use std::sync::Arc;
 
 use shared::id::JobId;
 use shared::job::{Dimensions, JobObject};
+use shared::manifest::{ObjectNameError, check_object_name};
 use shared::view::Event;
 use shared::wire::request::{JobRef, Reply, Request};
 use shared_io::content::Window;
@@ -12,8 +13,9 @@ use shared_io::job::{Job, Keeping, Origin};
 use shared_io::link::chain;
 use tokio::sync::oneshot;
 
-use crate::cut::{CutError, Cutter};
+use crate::cut::{CutError, Cutter, LiveCutter};
 use crate::feed::{self, FeedError};
+use crate::live::{LiveFeed, LiveWriter};
 use crate::session::{AskError, Standing};
 use crate::tree::Plan;
 use crate::watch::Watch;
@@ -30,6 +32,9 @@ pub enum PushError {
     /// The job object is not what was asked for.
     #[error("the base's job object: {0}")]
     Object(String),
+    /// The name of a live object.
+    #[error(transparent)]
+    Name(#[from] ObjectNameError),
     /// The system gives no randomness.
     #[error(transparent)]
     System(#[from] DataFolderError),
@@ -53,22 +58,53 @@ impl Push {
         plan: Plan,
         dimensions: Dimensions,
     ) -> Result<Self, PushError> {
+        let (mut push, window) = Self::begin(standing, dimensions).await?;
+        let object = push.job.object();
+        let cutter = Cutter::new(plan, object.id, object.chunk_max);
+        let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
+        push.feed(feed::run(standing, job, window, cutter));
+        Ok(push)
+    }
+
+    /// Makes a job of one live object, and what writes it.
+    pub(crate) async fn start_live(
+        standing: Arc<Standing>,
+        name: &str,
+        dimensions: Dimensions,
+    ) -> Result<(LiveWriter, Self), PushError> {
+        check_object_name(name)?;
+        let (mut push, window) = Self::begin(standing, dimensions).await?;
+        let object = push.job.object();
+        let cutter = LiveCutter::new(object.id, object.chunk_max, name)?;
+        let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
+        let (feed, writer) = LiveFeed::new(standing, job, window, cutter);
+        push.feed(feed.run());
+        Ok((writer, push))
+    }
+
+    /// Makes a job that nothing feeds yet, and the window of its publisher.
+    async fn begin(
+        standing: Arc<Standing>,
+        dimensions: Dimensions,
+    ) -> Result<(Self, Arc<Window>), PushError> {
         let key = random()?;
         let object = create(&standing, key, dimensions).await?;
         let window = Arc::new(Window::new());
         let keeping = Keeping::Window(Arc::clone(&window));
-        let cutter = Cutter::new(plan, object.id, object.chunk_max);
         let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
         standing.relays.insert(Arc::clone(&job));
         job.step(|relay, fx| relay.invite(&shared::id::PeerId::Base, fx));
         let watch = Watch::start(Arc::clone(&standing), JobRef::Id(job.id())).await?;
+        Ok((Self { job, watch, standing, fed: None }, window))
+    }
+
+    fn feed(&mut self, feeding: impl Future<Output = Result<(), FeedError>> + Send + 'static) {
         let (tell, fed) = oneshot::channel();
-        let feeding = feed::run(Arc::clone(&standing), Arc::clone(&job), window, cutter);
-        standing.tasks.spawn(async move {
+        self.standing.tasks.spawn(async move {
             // Nobody waits for the result when the push was dropped.
             tell.send(feeding.await).ok();
         });
-        Ok(Self { job, watch, standing, fed: Some(fed) })
+        self.fed = Some(fed);
     }
 
     /// The job's id.

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connect::{self, ConnectError, ConnectOptions};
 use crate::cut::CutError;
+use crate::live::LiveWriter;
 use crate::push::{Push, PushError};
 use crate::tree::Plan;
 use crate::watch::Watch;
@@ -124,6 +125,18 @@ impl Client {
         dimensions: shared::job::Dimensions,
     ) -> Result<Push, PushError> {
         Push::start(Arc::clone(&self.standing), plan, dimensions).await
+    }
+
+    /// Makes a job of one live object called `name`; its bytes are those that are written.
+    ///
+    /// # Errors
+    /// [`PushError`] if an object may not have that name or the base does not make the job.
+    pub async fn push_live(
+        &self,
+        name: &str,
+        dimensions: shared::job::Dimensions,
+    ) -> Result<(LiveWriter, Push), PushError> {
+        Push::start_live(Arc::clone(&self.standing), name, dimensions).await
     }
 
     /// Waits until the base has acknowledged what was said last, and closes the connection.

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CHUNK_LEN_MIN: u32 = 16 * 1024;
 /// Largest chunk, in bytes. A chunk is passed on whole, so it bounds the delay of one hop.
 pub const CHUNK_LEN_MAX: u32 = 256 * 1024;
+/// Largest chunk of a live object, in bytes: it is cut when so much has been written, or earlier.
+pub const LIVE_CHUNK_LEN_MAX: u32 = 64 * 1024;
 /// Chunks that a file set is aimed to be cut into: the size of a have-map of 8 KiB.
 pub const CHUNKS_AIMED: u64 = 65_536;
 

@@ -12,6 +12,7 @@ mod follow;
 mod json;
 mod log;
 mod output;
+mod pipe;
 mod progress;
 mod session;
 mod stop;

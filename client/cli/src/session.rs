@@ -159,6 +159,7 @@ impl From<PushError> for Failure {
         match error {
             PushError::Ask(error) => error.into(),
             PushError::Source(_)
+            | PushError::Name(_)
             | PushError::Object(_)
             | PushError::System(_)
             | PushError::Feed(_) => Self::failed(with_causes(&error)),

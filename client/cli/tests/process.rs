@@ -17,6 +17,9 @@ mod fields;
 #[path = "process/fleet.rs"]
 mod fleet;
 #[cfg(test)]
+#[path = "process/live.rs"]
+mod live;
+#[cfg(test)]
 #[path = "process/missing.rs"]
 mod missing;
 #[cfg(test)]

@@ -19,6 +19,8 @@ const OPEN_LEN: usize = 1 + 5 + 3 + 1 + (1 + 9 + 5) + 1;
 /// Longest encoded page without its entries: job, index, first chunk, hash of the page
 /// before, number of entries.
 const HEAD_LEN: usize = 16 + 5 + 9 + 32 + 5;
+/// Longest encoded `Sync`: tag, object, offset.
+const SYNC_LEN: usize = 1 + 5 + 9;
 /// Longest encoded `End`: tag, length, digest.
 const END_LEN: usize = 1 + 9 + 32;
 
@@ -85,6 +87,7 @@ fn encoded_max(entry: &Entry) -> usize {
         Entry::Open { name, .. } => OPEN_LEN + name.len(),
         Entry::Close { .. } => CLOSE_LEN,
         Entry::End { .. } => END_LEN,
+        Entry::Sync { .. } => SYNC_LEN,
     }
 }
 
@@ -110,6 +113,7 @@ mod tests {
             Entry::Open { object: u32::MAX, name: "x".repeat(4096), attributes },
             Entry::Close { object: u32::MAX, len: u64::MAX, digest: hash },
             Entry::End { content_len: u64::MAX, digest: hash },
+            Entry::Sync { object: u32::MAX, offset: u64::MAX },
         ];
         for entry in entries {
             assert_eq!(

@@ -13,7 +13,7 @@ use ring::signature::Ed25519KeyPair;
 use shared::chunk_set::ChunkSet;
 use shared::control::Pace;
 use shared::id::{JobId, Name, PeerId};
-use shared::job::JobObject;
+use shared::job::{JobObject, Kind};
 use shared::limit;
 use shared::manifest::{Entry, Manifest, Page, PageBytes};
 use shared::relay::{Effect, Landing, Next, Relay};
@@ -188,7 +188,7 @@ impl Job {
         surroundings: Arc<Surroundings>,
     ) -> Arc<Self> {
         let manifest = Manifest::new(object.id, object.chunk_max);
-        let window = WINDOW_BYTES_MIN / u64::from(object.chunk_max.max(1));
+        let window = window_chunks(&object, WINDOW_BYTES_MIN);
         let relay = Relay::new(object.stripes, window);
         Arc::new(Self::build(object, origin, keeping, surroundings, (manifest, relay)))
     }
@@ -204,7 +204,7 @@ impl Job {
         surroundings: Arc<Surroundings>,
         restored: Restored,
     ) -> Result<Arc<Self>, crate::store::StoreError> {
-        let window = WINDOW_BYTES_MIN / u64::from(object.chunk_max.max(1));
+        let window = window_chunks(&object, WINDOW_BYTES_MIN);
         let mut relay = Relay::new(object.stripes, window);
         let mut fx = Vec::new();
         let pages = restored.manifest.pages();
@@ -593,7 +593,7 @@ impl Job {
                 relay.fed_by(link.peer(), fx);
                 if chunk.is_multiple_of(MEASURE_EVERY) {
                     let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
-                    relay.set_window(bytes / u64::from(self.object.chunk_max.max(1)));
+                    relay.set_window(window_chunks(&self.object, bytes));
                 }
             }
         });
@@ -686,6 +686,15 @@ fn window_bytes(rate_bps: u64, rtt: std::time::Duration) -> u64 {
     let on_path = u128::from(rate_bps) / 8 * rtt.as_micros() / 1_000_000;
     let twice = u64::try_from(2 * on_path).unwrap_or(u64::MAX);
     twice.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
+}
+
+/// How many chunks of a job make up `bytes` at least.
+fn window_chunks(object: &JobObject, bytes: u64) -> u64 {
+    let longest = match object.kind {
+        Kind::Files => object.chunk_max,
+        Kind::Live => object.chunk_max.min(limit::LIVE_CHUNK_LEN_MAX),
+    };
+    bytes / u64::from(longest.max(1))
 }
 
 fn blame(from: Option<&Arc<Link>>, what: &str) {

@@ -83,7 +83,7 @@ pub enum ChainError {
     #[error("the name {0:?} is taken")]
     Taken(String),
     /// A length that is not the sum of what was written.
-    #[error("object {object} closes with {claimed} bytes, written were {written}")]
+    #[error("object {object} is said to have {claimed} bytes, written were {written}")]
     Length {
         /// The object.
         object: u32,
@@ -267,6 +267,7 @@ impl Manifest {
                 self.end = Some((*content_len, *digest));
                 Ok(())
             }
+            Entry::Sync { object, offset } => self.mark_sync(*object, *offset),
         }
     }
 
@@ -311,6 +312,14 @@ impl Manifest {
         }
         self.objects += 1;
         self.open.insert(object, ObjectState { name: name.to_owned(), attributes, len: 0 });
+        Ok(())
+    }
+
+    fn mark_sync(&self, object: u32, claimed: u64) -> Result<(), ChainError> {
+        let state = self.open.get(&object).ok_or(ChainError::NotOpen(object))?;
+        if state.len != claimed {
+            return Err(ChainError::Length { object, claimed, written: state.len });
+        }
         Ok(())
     }
 

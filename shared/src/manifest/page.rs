@@ -61,6 +61,13 @@ pub enum Entry {
         /// The job's digest as `job show` gives it.
         digest: Hash,
     },
+    /// A reader may start here, such as at a key frame.
+    Sync {
+        /// The object; it is open.
+        object: u32,
+        /// Its length so far, in bytes.
+        offset: u64,
+    },
 }
 
 /// A part of a chunk: the next `len` bytes belong into `object` at `offset`.
@@ -121,7 +128,7 @@ impl Page {
     pub fn chunks(&self) -> impl Iterator<Item = (u64, u32, &Hash, &[Slice])> + '_ {
         let chunks = self.entries.iter().filter_map(|entry| match entry {
             Entry::Chunk { len, hash, slices } => Some((*len, hash, slices.as_slice())),
-            Entry::Open { .. } | Entry::Close { .. } | Entry::End { .. } => None,
+            _ => None,
         });
         (self.first_chunk..)
             .zip(chunks)

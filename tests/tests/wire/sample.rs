@@ -108,6 +108,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         Open => Entry::Open { object: 0, name: "a/b".to_owned(), attributes: FILE },
         Close => Entry::Close { object: 0, len: 11, digest: whole() },
         End => Entry::End { content_len: 11, digest: whole() },
+        Sync => Entry::Sync { object: 0, offset: 11 },
     })
 }
 

@@ -1,7 +1,8 @@
-//! `push`.
+//! `push`: of files and directories, or of standard input as a live object.
 
 use std::time::Duration;
 
+use client::tree::Plan;
 use client::{Client, Push, PushError};
 use shared::job::{Dimensions, JobObject, Kind, Selector};
 use shared::view::{Event, EventBody};
@@ -10,6 +11,7 @@ use crate::args::PushArgs;
 use crate::exit::{Exit, Failure};
 use crate::follow::Follower;
 use crate::output;
+use crate::pipe;
 use crate::session;
 use crate::stop::{Stop, Stopper};
 use crate::units::whole_seconds;
@@ -24,35 +26,67 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// [`Failure`] if a path is refused, the base is not reached or refuses, the job does not
 /// become complete, or the command must end before that.
 pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
-    if args.live {
-        let text = "push --live is not available yet; push files: distributary push PATH...";
-        return Err(Failure::failed(text));
-    }
+    let source = Source::of(&args)?;
     let options = session::options(&args.contact)?;
-    let plan = client::tree::plan(&args.paths, args.allow_case)?;
-    let dimensions = dimensions(&args, plan.size());
     session::block_on(async {
         let mut stopper = Stopper::new(args.timeout)?;
-        if args.until_stdin_closes {
+        if args.until_stdin_closes && !args.live {
             stopper.end_with_stdin()?;
         }
         let client = session::connect(options, &mut stopper).await?;
         let push = tokio::select! {
             biased;
             stop = stopper.wait() => return Err(session::stopped(stop)),
-            push = client.push(plan, dimensions) => push?,
+            push = source.push(&args, &client) => push?,
         };
         follow(&args, client, push, stopper).await
     })
 }
 
-fn dimensions(args: &PushArgs, size: u64) -> Dimensions {
+/// What is pushed.
+enum Source {
+    Files(Plan),
+    /// Standard input, as one live object.
+    Pipe,
+}
+
+impl Source {
+    /// Looks at the source before anything is sent.
+    fn of(args: &PushArgs) -> Result<Self, Failure> {
+        let is_pipe = matches!(args.paths.as_slice(), [only] if only.as_os_str() == "-");
+        match (args.live, is_pipe) {
+            (true, true) => Ok(Self::Pipe),
+            (true, false) => {
+                let text = "--live pushes standard input: distributary push --live -";
+                Err(Failure::usage(text.to_owned()))
+            }
+            (false, _) => Ok(Self::Files(client::tree::plan(&args.paths, args.allow_case)?)),
+        }
+    }
+
+    async fn push(self, args: &PushArgs, client: &Client) -> Result<Push, Failure> {
+        match self {
+            Self::Files(plan) => {
+                let dimensions = dimensions(args, Kind::Files, Some(plan.size()));
+                Ok(client.push(plan, dimensions).await?)
+            }
+            Self::Pipe => {
+                let dimensions = dimensions(args, Kind::Live, None);
+                let (writer, push) = client.push_live(&args.object, dimensions).await?;
+                pipe::start(writer)?;
+                Ok(push)
+            }
+        }
+    }
+}
+
+fn dimensions(args: &PushArgs, kind: Kind, size: Option<u64>) -> Dimensions {
     let to = if args.to.is_empty() { vec![Selector::All] } else { args.to.clone() };
     Dimensions {
-        kind: Kind::Files,
+        kind,
         name: args.name.clone(),
         to,
-        size: Some(size),
+        size,
         deadline_s: args.deadline.map(whole_seconds),
         quorum: args.quorum,
         priority: args.priority,
@@ -208,7 +242,7 @@ mod tests {
 
     #[test]
     fn flags_become_dimensions() {
-        let plain = dimensions(&args(&[]), 7);
+        let plain = dimensions(&args(&[]), Kind::Files, Some(7));
         let expected = Dimensions {
             kind: Kind::Files,
             name: None,
@@ -253,16 +287,13 @@ mod tests {
             grace_s: 60,
             ..expected
         };
-        assert_eq!(dimensions(&args(&flags), 7), expected);
+        assert_eq!(dimensions(&args(&flags), Kind::Files, Some(7)), expected);
     }
 
     #[test]
-    fn a_live_push_is_refused_for_now() {
+    fn only_standard_input_is_pushed_live() {
         let failure = run(args(&["--live"])).unwrap_err();
-        assert_eq!(
-            (failure.exit, failure.text.contains("not available yet")),
-            (Exit::Failed, true)
-        );
+        assert_eq!((failure.exit, failure.text.contains("push --live -")), (Exit::Usage, true));
     }
 
     #[test]

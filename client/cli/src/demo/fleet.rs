@@ -76,6 +76,11 @@ impl Fleet {
         self.folder.join("identity/client")
     }
 
+    /// Each node's folder of jobs.
+    pub(super) fn job_roots(&self) -> Vec<(String, PathBuf)> {
+        self.nodes.iter().map(|node| (node.name.clone(), node.data.join("jobs"))).collect()
+    }
+
     /// Where each node has the files of a job.
     pub(super) fn job_folders(&self, job: &str) -> BTreeMap<String, PathBuf> {
         let folder = |node: &Process| node.data.join("jobs").join(job).join("files");

@@ -8,11 +8,14 @@
 mod compare;
 mod fleet;
 mod folder;
+mod live;
 mod source;
 mod spread;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shared::view::JobView;
 
@@ -25,13 +28,11 @@ use crate::stop::{Stop, Stopper};
 use compare::Comparison;
 use fleet::Fleet;
 use folder::WorkFolder;
+use live::Glimpse;
 use spread::Spread;
 
 /// Runs the demo.
 pub(crate) fn run(args: DemoArgs) -> Result<Exit, Failure> {
-    if args.live.is_some() {
-        return Err(Failure::failed("demo --live is not available yet; leave --live out"));
-    }
     block_on(demonstrate(args))
 }
 
@@ -57,20 +58,48 @@ async fn show(args: &DemoArgs, folder: &WorkFolder, told: bool) -> Result<Exit, 
     };
     say(format!("starting a base and {} nodes in {}", args.nodes, folder.path().display()));
     let mut fleet = Fleet::start(folder, args.nodes).await?;
-    let mut spread = Spread::start(&fleet, &source.paths, args.json)?;
-    let closed = tokio::select! {
+    let mut spread = Spread::start(&fleet, &source.pushed, args.json)?;
+    let nodes = fleet.job_roots();
+    let stdin = spread.take_stdin();
+    let pushing = async {
+        match (&source.pushed, stdin) {
+            (Pushed::Live { duration, kept }, Some(stdin)) => {
+                tokio::try_join!(spread.finish(), live::write(stdin, kept, *duration, &nodes))
+            }
+            (_, stdin) => {
+                let closed = spread.finish().await;
+                // The push ends when its standard input closes.
+                drop(stdin);
+                Ok((closed?, Vec::new()))
+            }
+        }
+    };
+    let (closed, glimpses) = tokio::select! {
         biased;
         ended = fleet.first_to_end() => return Err(Failure::failed(ended)),
-        closed = spread.finish() => closed?,
+        pushed = pushing => pushed?,
     };
-    let copies = fleet.base_copies(source.size).await?;
+    let grew = tell_glimpses(&glimpses, &say);
+    let copies = fleet.base_copies(closed.size.unwrap_or(source.size)).await?;
     say("comparing every node's files with the source".to_owned());
     let comparisons = compare::all(&source, &fleet.job_folders(&closed.id)).await?;
-    let ok = comparisons.values().all(Comparison::is_equal) && comparisons.len() == fleet.len();
+    let ok =
+        grew && comparisons.values().all(Comparison::is_equal) && comparisons.len() == fleet.len();
     let result = Outcome { ok, closed, copies, comparisons, seconds: spread.seconds() };
     fleet.stop().await;
     result.tell(args.json, &spread)?;
     Ok(if result.ok { Exit::Done } else { Exit::Failed })
+}
+
+/// Says what the nodes showed while the stream grew; whether all of it was right.
+fn tell_glimpses(glimpses: &[Glimpse], say: &impl Fn(String)) -> bool {
+    for Glimpse { node, shown, pushed } in glimpses {
+        say(match shown {
+            Ok(shown) => format!("half way, {node} showed {shown} of {pushed} bytes"),
+            Err(wrong) => format!("half way, {node} was WRONG: {wrong}"),
+        });
+    }
+    glimpses.iter().all(|glimpse| glimpse.shown.is_ok())
 }
 
 struct Outcome {
@@ -148,10 +177,32 @@ impl Row<'_> {
 
 /// What is pushed, and what the nodes must have afterwards.
 struct Source {
-    /// The arguments of `push`.
-    paths: Vec<PathBuf>,
+    pushed: Pushed,
     /// Content bytes.
     size: u64,
     /// Every object: its name and where its source is.
     objects: BTreeMap<String, compare::Object>,
+}
+
+/// What `push` is told to push.
+enum Pushed {
+    Files(Vec<PathBuf>),
+    Live {
+        duration: Duration,
+        /// Where a copy of the stream is.
+        kept: PathBuf,
+    },
+}
+
+impl Pushed {
+    /// The arguments of `push`.
+    fn arguments(&self) -> Vec<OsString> {
+        match self {
+            Self::Files(paths) => {
+                let flags = ["--allow-case", "--until-stdin-closes", "--"].map(OsString::from);
+                flags.into_iter().chain(paths.iter().map(OsString::from)).collect()
+            }
+            Self::Live { .. } => ["--live", "--object", live::NAME, "-"].map(OsString::from).into(),
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! The push of the demo, followed event by event.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::exit::Failure;
 use crate::output;
 use crate::progress::Bars;
 
+use super::Pushed;
 use super::fleet::Fleet;
 
 /// How long a push may take to end after its last event.
@@ -23,8 +23,7 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// A push under way, a process of its own.
 pub(super) struct Spread {
     child: Child,
-    /// Held open: the push ends when it closes.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     events: Lines<BufReader<ChildStdout>>,
     errors: Option<ChildStderr>,
     json: bool,
@@ -36,22 +35,16 @@ pub(super) struct Spread {
 
 impl Spread {
     /// Starts the push.
-    pub(super) fn start(fleet: &Fleet, paths: &[PathBuf], json: bool) -> Result<Self, Failure> {
+    ///
+    /// What is written to [`Self::take_stdin`] is the content of a live push; the standard input
+    /// of another one is held open, and it ends when that closes.
+    pub(super) fn start(fleet: &Fleet, pushed: &Pushed, json: bool) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("cannot start push: {error}"));
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-            .args([
-                "push",
-                "--json",
-                "--no-progress",
-                "--allow-case",
-                "--until-stdin-closes",
-                "--base",
-                fleet.base(),
-            ])
+            .args(["push", "--json", "--no-progress", "--base", fleet.base()])
             .arg("--identity")
             .arg(fleet.client_identity())
-            .arg("--")
-            .args(paths)
+            .args(pushed.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,7 +56,7 @@ impl Spread {
         let errors = child.stderr.take();
         let bars = Bars::new();
         Ok(Self {
-            _stdin: child.stdin.take(),
+            stdin: child.stdin.take(),
             child,
             events,
             errors,
@@ -73,6 +66,11 @@ impl Spread {
             closed_at: None,
             completed_at: BTreeMap::new(),
         })
+    }
+
+    /// The push's standard input.
+    pub(super) const fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
     }
 
     /// Follows the push to its end; what it says last is the closed job.

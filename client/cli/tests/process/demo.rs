@@ -28,6 +28,17 @@ async fn the_demo_ends_equal_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_live_demo_ends_equal() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut demo = distributary();
+    demo.args(["demo", "--nodes", "2", "--live", "2", "--json"]).env("TMPDIR", tmp.path());
+    let ran = Ran::of(demo).await;
+    let last: Value = serde_json::from_str(ran.ok().lines().last().unwrap()).unwrap();
+    assert_eq!((&last["ok"], &last["bytes"]), (&true.into(), &2_000_000.into()), "{last}");
+    assert!(snapshot(tmp.path()).is_empty(), "{:?}", snapshot(tmp.path()).keys());
+}
+
+#[tokio::test]
 async fn a_demo_keeps_its_folder_if_asked_and_pushes_what_is_given() {
     let tmp = tempfile::tempdir().unwrap();
     let (source, kept) = (tmp.path().join("given"), tmp.path().join("kept"));

@@ -314,6 +314,11 @@ impl Following {
         }
     }
 
+    /// The standard input of a command that was given a pipe.
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
     /// Sends a signal to the command.
     pub(crate) fn signal(&self, signal: Signal) {
         send(&self.child, signal);

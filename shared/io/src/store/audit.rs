@@ -168,7 +168,7 @@ impl<'a> Audit<'a> {
                         self.check(*object, &extent, Some(*len))?;
                     }
                 }
-                Entry::End { .. } => {}
+                Entry::End { .. } | Entry::Sync { .. } => {}
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ impl PageView {
     pub fn chunk(&self, number: u64) -> Option<(u32, &Hash, &[Slice])> {
         match self.page.entries.get(self.place(number)?.0 as usize)? {
             Entry::Chunk { len, hash, slices } => Some((*len, hash, slices)),
-            Entry::Open { .. } | Entry::Close { .. } | Entry::End { .. } => None,
+            _ => None,
         }
     }
 
@@ -135,7 +135,7 @@ impl PageIndex {
                     }
                 }
                 Entry::End { .. } => self.ended = true,
-                Entry::Chunk { .. } | Entry::Close { .. } => {}
+                Entry::Chunk { .. } | Entry::Close { .. } | Entry::Sync { .. } => {}
             }
         }
     }

@@ -68,7 +68,10 @@ impl JobStore {
                         live.closed = Some(*len);
                     }
                 }
-                Entry::Open { .. } | Entry::Chunk { .. } | Entry::End { .. } => {}
+                Entry::Open { .. }
+                | Entry::Chunk { .. }
+                | Entry::End { .. }
+                | Entry::Sync { .. } => {}
             }
         }
         Ok(())

@@ -67,6 +67,7 @@ impl JobStore {
                     }
                     cursor.open.remove(object);
                 }
+                Entry::Sync { .. } => {}
                 Entry::End { .. } => {
                     if let Place::Files(files) = &self.place {
                         self.date_directories(files)?;

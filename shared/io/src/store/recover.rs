@@ -288,7 +288,7 @@ impl JobStore {
                         Some((name, _, false)) => withdraw(files, *object, &name)?,
                         Some(_) | None => {}
                     },
-                    Entry::End { .. } => {}
+                    Entry::End { .. } | Entry::Sync { .. } => {}
                 }
             }
         }

@@ -1,0 +1,113 @@
+//! A pipe as a live object: seen at every node while it grows, ended by its publisher alone.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
+
+use super::fields::text;
+use super::fleet::{Fleet, Following, until};
+use super::tree::bytes;
+
+const HALF: usize = 3 << 20;
+
+/// `push --live -` under way, and its pipe.
+fn push_live(fleet: &Fleet, more: &[&str]) -> (Following, ChildStdin) {
+    let mut command = fleet.command("alice", &["push", "--json", "--live", "-"]);
+    command.args(more).stdin(Stdio::piped());
+    let mut push = Following::new(command);
+    let pipe = push.take_stdin();
+    (push, pipe)
+}
+
+async fn created(push: &mut Following) -> String {
+    text(&push.event(|event| event["event"] == "created").await, "job").to_owned()
+}
+
+/// What `node` shows of the object `name`.
+fn shown(fleet: &Fleet, node: &str, job: &str, name: &str) -> Option<Vec<u8>> {
+    std::fs::read(fleet.files(node, job).join(name)).ok()
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_was_written_while_the_pipe_is_open_and_all_of_it_at_the_end() {
+    let fleet = Fleet::start(2).await;
+    let content = bytes(8, 2 * HALF);
+    let (mut push, mut pipe) = push_live(&fleet, &["--name", "news", "--object", "on/air"]);
+    let job = created(&mut push).await;
+    until("it is there before its first byte", async || {
+        (shown(&fleet, "n1", &job, "on/air")? == b"").then_some(())
+    })
+    .await;
+    pipe.write_all(&content[..HALF]).await.unwrap();
+    for node in ["n1", "n2"] {
+        until("the first half", async || {
+            let shown = shown(&fleet, node, &job, "on/air")?;
+            assert!(content.starts_with(&shown), "{node} shows what was not pushed");
+            (shown.len() == HALF).then_some(())
+        })
+        .await;
+    }
+    let live = fleet.show("news").await;
+    assert_eq!((text(&live, "kind"), text(&live, "state")), ("live", "receiving"));
+    assert_eq!((&live["size"], &live["digest"]), (&Value::Null, &Value::Null), "{live}");
+    pipe.write_all(&content[HALF..]).await.unwrap();
+    drop(pipe);
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    assert_eq!(closed["size"], 2 * HALF);
+    assert_eq!(text(&closed, "digest"), blake3::hash(&content).to_string());
+    for node in ["n1", "n2"] {
+        assert_eq!(shown(&fleet, node, &job, "on/air").as_deref(), Some(&content[..]), "{node}");
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_gone_does_not_end_its_object() {
+    let fleet = Fleet::start(1).await;
+    let (mut push, mut pipe) = push_live(&fleet, &["--grace", "2s"]);
+    let job = created(&mut push).await;
+    pipe.write_all(b"to be continued").await.unwrap();
+    until("its bytes", async || {
+        (shown(&fleet, "n1", &job, "stream")? == b"to be continued").then_some(())
+    })
+    .await;
+    push.signal(Signal::KILL);
+    drop(pipe);
+    let failed = until("the grace is over", async || {
+        let job = fleet.show(&job).await;
+        (text(&job, "state") != "receiving").then_some(job)
+    })
+    .await;
+    assert_eq!(text(&failed, "state"), "failed", "{failed}");
+    until("a failed job leaves nothing", async || {
+        (!fleet.files("n1", &job).exists()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_goes_on_at_what_is_durable() {
+    let mut fleet = Fleet::start(1).await;
+    let content = bytes(9, HALF);
+    let (mut push, mut pipe) = push_live(&fleet, &[]);
+    let job = created(&mut push).await;
+    pipe.write_all(&content[..HALF / 2]).await.unwrap();
+    until("half of it is durable", async || {
+        let shown = fleet.show(&job).await;
+        (shown["nodes"][0]["bytes"] == HALF / 2).then_some(())
+    })
+    .await;
+    fleet.end("n1", Signal::KILL).await;
+    pipe.write_all(&content[HALF / 2..]).await.unwrap();
+    fleet.start_again("n1").await;
+    drop(pipe);
+    let (code, _, err) = push.finish().await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(shown(&fleet, "n1", &job, "stream").as_deref(), Some(&content[..]));
+    let series = "distributary_content_bytes_received_total{peer_role=\"base\"} ";
+    let received = fleet.metric("n1", series).await;
+    assert_eq!(received, (HALF - HALF / 2) as u64, "what was durable did not come again");
+}

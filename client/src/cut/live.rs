@@ -1,0 +1,172 @@
+//! Cutting one live object as it is written. Pure: who drives it decides when a chunk is cut.
+
+use blake3::Hasher;
+use bytes::{Bytes, BytesMut};
+use shared::id::JobId;
+use shared::limit;
+use shared::manifest::{
+    Attributes, Entry, Manifest, ObjectKind, ObjectNameError, Slice, check_object_name,
+};
+use shared::seal::Hash;
+
+use super::{CutError, CutPage};
+
+/// The only object of a live push has the first number.
+const OBJECT: u32 = 0;
+
+/// Cuts a live object into chunks, each with a page of its own so that it can go at once.
+#[derive(Debug)]
+pub struct LiveCutter {
+    name: String,
+    manifest: Manifest,
+    /// Bytes with which a chunk is full.
+    cut_at: usize,
+    buffer: BytesMut,
+    /// Bytes that were cut.
+    len: u64,
+    hasher: Hasher,
+    sync: bool,
+}
+
+impl LiveCutter {
+    /// Cuts the object `name` for `job`, whose chunks have at most `chunk_max` bytes.
+    ///
+    /// # Errors
+    /// [`ObjectNameError`] if an object may not have that name.
+    pub fn new(job: JobId, chunk_max: u32, name: &str) -> Result<Self, ObjectNameError> {
+        check_object_name(name)?;
+        let cut_at = chunk_max.clamp(1, limit::LIVE_CHUNK_LEN_MAX);
+        Ok(Self {
+            name: name.to_owned(),
+            manifest: Manifest::new(job, chunk_max),
+            cut_at: usize::try_from(cut_at).unwrap_or(usize::MAX),
+            buffer: BytesMut::new(),
+            len: 0,
+            hasher: Hasher::new(),
+            sync: false,
+        })
+    }
+
+    /// Takes as much of `bytes` as the chunk has room for, and says how much that was.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.cut_at.saturating_sub(self.buffer.len()));
+        self.buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        taken
+    }
+
+    /// Whether the chunk takes no more: it is to be cut now.
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= self.cut_at
+    }
+
+    /// Whether something waits to be cut.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.len + self.buffer.len() as u64
+    }
+
+    /// Says that a reader may start behind what was written so far; cut then.
+    pub const fn mark_sync(&mut self) {
+        self.sync = true;
+    }
+
+    /// Cuts what was written: a page, with a chunk if there is anything in it. The first page
+    /// opens the object.
+    ///
+    /// # Errors
+    /// [`CutError::Manifest`] if the object exceeds what a job may have.
+    pub fn cut(&mut self) -> Result<CutPage, CutError> {
+        let (entries, chunks) = self.entries();
+        self.page(entries, chunks)
+    }
+
+    /// Cuts the rest and ends the object and the job.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub fn finish(&mut self) -> Result<CutPage, CutError> {
+        let (mut entries, chunks) = self.entries();
+        let digest = Hash(*self.hasher.finalize().as_bytes());
+        entries.push(Entry::Close { object: OBJECT, len: self.len, digest });
+        entries.push(Entry::End { content_len: self.len, digest });
+        self.page(entries, chunks)
+    }
+
+    fn entries(&mut self) -> (Vec<Entry>, Vec<Bytes>) {
+        let mut entries = Vec::new();
+        let mut chunks = Vec::new();
+        if self.manifest.objects() == 0 {
+            let attributes =
+                Attributes { kind: ObjectKind::Live, modified: None, executable: false };
+            entries.push(Entry::Open { object: OBJECT, name: self.name.clone(), attributes });
+        }
+        if !self.buffer.is_empty() {
+            let bytes = self.buffer.split().freeze();
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let slice = Slice { object: OBJECT, offset: self.len, len };
+            self.hasher.update(&bytes);
+            entries.push(Entry::Chunk { len, hash: Hash::of(&bytes), slices: vec![slice] });
+            self.len += u64::from(len);
+            chunks.push(bytes);
+        }
+        if std::mem::take(&mut self.sync) {
+            entries.push(Entry::Sync { object: OBJECT, offset: self.len });
+        }
+        (entries, chunks)
+    }
+
+    fn page(&mut self, entries: Vec<Entry>, chunks: Vec<Bytes>) -> Result<CutPage, CutError> {
+        let page_decoded = self.manifest.next_page(entries);
+        let page = page_decoded.draft();
+        self.manifest.accept(&page_decoded, &page)?;
+        Ok(CutPage { page, page_decoded, chunks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_cut_once_and_in_order() {
+        let mut cutter = LiveCutter::new(JobId([1; 16]), 10, "stream").unwrap();
+        let opened = cutter.cut().unwrap();
+        assert!(matches!(opened.page_decoded.entries[..], [Entry::Open { .. }]));
+        let text = b"what is written is cut once and in order";
+        let (mut rest, mut cut) = (&text[..], Vec::new());
+        while !rest.is_empty() {
+            rest = &rest[cutter.write(rest)..];
+            if cutter.is_full() {
+                cut.extend(cutter.cut().unwrap().chunks);
+            }
+        }
+        cutter.mark_sync();
+        let synced = cutter.cut().unwrap();
+        assert_eq!(
+            synced.page_decoded.entries.last(),
+            Some(&Entry::Sync { object: 0, offset: text.len() as u64 })
+        );
+        cutter.write(b"!");
+        let last = cutter.finish().unwrap();
+        cut.extend(last.chunks);
+        let whole = [&text[..], b"!"].concat();
+        assert_eq!(cut.concat(), whole);
+        let digest = Hash::of(&whole);
+        let end = Entry::End { content_len: whole.len() as u64, digest };
+        assert_eq!(last.page_decoded.entries.last(), Some(&end));
+        assert!(cut.iter().all(|chunk| chunk.len() <= 10));
+    }
+
+    #[test]
+    fn an_object_without_bytes_can_end() {
+        let mut cutter = LiveCutter::new(JobId([1; 16]), 10, "stream").unwrap();
+        let only = cutter.finish().unwrap();
+        assert!(only.chunks.is_empty());
+        assert_eq!(only.page_decoded.entries.len(), 3);
+        assert!(LiveCutter::new(JobId([1; 16]), 10, "../stream").is_err());
+    }
+}
