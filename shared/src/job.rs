@@ -292,8 +292,36 @@ impl SignedJob {
 }
 
 /// The nodes that a job's content must reach, sorted by name, fixed at creation.
+///
+/// Decoding checks the order and the number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Name>")]
 pub struct ServerList(Vec<Name>);
+
+/// Why names are not a [`ServerList`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerListError {
+    /// More than [`limit::SERVERS_MAX`].
+    #[error("a server list of {0} names, allowed are {max}", max = limit::SERVERS_MAX)]
+    Length(usize),
+    /// Not in order, or one twice.
+    #[error("the server list is not in order at {0}")]
+    Order(Name),
+}
+
+impl TryFrom<Vec<Name>> for ServerList {
+    type Error = ServerListError;
+    fn try_from(names: Vec<Name>) -> Result<Self, ServerListError> {
+        if names.len() > limit::SERVERS_MAX {
+            return Err(ServerListError::Length(names.len()));
+        }
+        let wrong = names.iter().zip(names.iter().skip(1)).find(|(name, next)| name >= next);
+        match wrong {
+            Some((_, next)) => Err(ServerListError::Order(next.clone())),
+            None => Ok(Self(names)),
+        }
+    }
+}
 
 impl ServerList {
     /// The list of `names`, sorted and without doubles.

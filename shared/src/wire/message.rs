@@ -330,10 +330,10 @@ pub fn decode<T: Checked>(bytes: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::TooLong { len: bytes.len(), limit: T::LEN_MAX });
     }
     // In memory, elements take up to 16 times their bytes; see `codec::decode`. What the
-    // codec may allocate follows the size of the message in three steps.
-    let value: T = if T::LEN_MAX <= 4_096 {
+    // codec may allocate follows the length of the message in three steps.
+    let value: T = if bytes.len() <= 4_096 {
         codec::decode::<_, { 16 * 4_096 }>(bytes)?
-    } else if T::LEN_MAX <= limit::FRAME_LEN_MAX {
+    } else if bytes.len() <= limit::FRAME_LEN_MAX {
         codec::decode::<_, { 16 * limit::FRAME_LEN_MAX }>(bytes)?
     } else {
         codec::decode::<_, { 16 * limit::LIST_FRAME_LEN_MAX }>(bytes)?
@@ -413,6 +413,11 @@ impl Checked for Want {
     fn check(&self) -> Result<(), DecodeError> {
         count("stripes", self.stripes.len(), usize::from(limit::STRIPES_MAX))?;
         count("runs", self.held.len(), limit::WANT_RUNS_MAX)?;
+        let ascending =
+            self.held.is_sorted_by(|(first, len), (next, _)| first.saturating_add(*len) <= *next);
+        if !ascending {
+            return Err(DecodeError::Invalid("runs of held chunks are not in order".to_owned()));
+        }
         let numbers = self.stripes.iter().flat_map(|want| [want.from, want.credit]);
         let ends = self.held.iter().map(|(first, len)| first.saturating_add(*len));
         let largest = numbers.chain(ends).max().unwrap_or(0);

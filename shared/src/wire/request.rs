@@ -160,20 +160,4 @@ impl Checked for Request {
 
 impl Checked for Reply {
     const LEN_MAX: usize = limit::LIST_FRAME_LEN_MAX;
-    fn check(&self) -> Result<(), DecodeError> {
-        match self {
-            Self::Servers(list) if list.names().len() > limit::SERVERS_MAX => {
-                let text = format!("a server list of {} names", list.names().len());
-                Err(DecodeError::Invalid(text))
-            }
-            Self::Created(_)
-            | Self::Jobs(_)
-            | Self::Job(_)
-            | Self::Event(_)
-            | Self::Nodes(_)
-            | Self::Done
-            | Self::Servers(_)
-            | Self::Refused(_) => Ok(()),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use shared::id::JobId;
-use shared::job::{JobObject, Keep, Kind, Quorum, Selector, SignedJob};
+use shared::job::{JobObject, Keep, Kind, Quorum, Selector, ServerList, SignedJob};
 use shared::limit;
 use shared::manifest::{Entry, Manifest, ObjectKind, Page, PageBytes};
 use shared::view::{EventBody, JobState, KindView, NodeJobState, NodeState};
@@ -228,6 +228,16 @@ fn variants_that_do_not_exist_are_refused() {
 }
 
 #[test]
+fn server_lists_out_of_order_or_too_long_are_refused() {
+    let read = |names: &[String]| codec::decode::<ServerList, { 1 << 20 }>(&codec::encode(&names));
+    let names = |count: usize| (0..count).map(|at| format!("n{at:05}")).collect::<Vec<_>>();
+    assert!(read(&names(limit::SERVERS_MAX)).is_ok());
+    assert!(read(&names(limit::SERVERS_MAX + 1)).is_err());
+    assert!(read(&["b".to_owned(), "a".to_owned()]).is_err());
+    assert!(read(&["a".to_owned(), "a".to_owned()]).is_err());
+}
+
+#[test]
 fn names_that_are_not_well_formed_are_refused() {
     let long = "x".repeat(65);
     for text in ["", "Edge", "a/b", "a b", "ü", "a\0", &long] {
@@ -261,14 +271,22 @@ fn the_largest_lawful_states_pass_and_one_more_is_refused() {
         durable: u64::MAX,
         complete: true,
         stripes: (0..limit::STRIPES_MAX).map(stripe).collect(),
-        held: vec![(chunk - 1, 1); limit::WANT_RUNS_MAX],
+        held: (chunk - limit::WANT_RUNS_MAX as u64..chunk).map(|first| (first, 1)).collect(),
     };
     fits("want", &want);
     over(
         "stripes",
         &Want { stripes: (0..=limit::STRIPES_MAX).map(stripe).collect(), ..want.clone() },
     );
-    over("runs", &Want { held: vec![(0, 1); limit::WANT_RUNS_MAX + 1], ..want.clone() });
+    over(
+        "runs",
+        &Want {
+            held: (0..=limit::WANT_RUNS_MAX as u64).map(|first| (first, 1)).collect(),
+            ..want.clone()
+        },
+    );
+    over("overlap", &Want { held: vec![(0, 2), (1, 1)], ..want.clone() });
+    over("order", &Want { held: vec![(5, 1), (1, 1)], ..want.clone() });
     over("run", &Want { held: vec![(chunk, 1)], ..want.clone() });
     over("run", &Want { held: vec![(u64::MAX, u64::MAX)], ..want.clone() });
     let beyond = StripeWant { stripe: 0, from: 0, credit: chunk + 1 };
