@@ -14,7 +14,7 @@
 mod load;
 mod lock;
 mod salvage;
-mod stored;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -54,15 +54,26 @@ pub(super) struct Sealed {
 
 /// What is checked together with a body, so that a row cannot stand for another.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) enum Key<'a> {
+pub enum Key<'a> {
+    /// A number, by its name.
     Meta(&'a str),
+    /// A node, by its name.
     Node(&'a str),
+    /// What is fixed of a job, by its id.
     Head(&'a [u8]),
+    /// Where a job stands, by its id.
     Status(&'a [u8]),
+    /// A node's line of a job.
     Line(&'a [u8], &'a str),
+    /// A server list; its key is its hash, which is its checksum too.
+    List,
 }
 
-fn sum(key: Key<'_>, body: &[u8]) -> Vec<u8> {
+/// The checksum of a row.
+pub fn sum(key: Key<'_>, body: &[u8]) -> Vec<u8> {
+    if matches!(key, Key::List) {
+        return Hash::of(body).0.to_vec();
+    }
     let mut sum = Hash::of(&codec::encode(&(key, body))).0.to_vec();
     sum.truncate(SUM_LEN);
     sum
@@ -77,6 +88,21 @@ pub(super) fn seal<T: Serialize>(key: Key<'_>, value: &T) -> Sealed {
 /// Whether a body is the one that was sealed under this key.
 pub(super) fn is_whole(key: Key<'_>, body: &[u8], claimed: &[u8]) -> bool {
     sum(key, body) == claimed
+}
+
+/// Reads the body of a row and writes it again.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn read_back(key: Key<'_>, body: &[u8], claimed: &[u8]) -> Result<Vec<u8>, String> {
+    match key {
+        Key::Meta(_) => unseal::<i64>(key, body, claimed).map(|value| codec::encode(&value)),
+        Key::Node(name) => unseal_node(name, body, claimed).map(|row| seal_node(&row).body),
+        Key::Head(_) => unseal::<StoredHead>(key, body, claimed).map(|head| codec::encode(&head)),
+        Key::Status(_) => unseal::<Status>(key, body, claimed).map(|status| codec::encode(&status)),
+        Key::Line(..) => unseal::<NodeRecord>(key, body, claimed).map(|line| codec::encode(&line)),
+        Key::List => read_list(claimed, body).map(|list| codec::encode(&list)),
+    }
 }
 
 /// The value of a sealed body; what is wrong with it otherwise.
