@@ -501,7 +501,7 @@ impl Conduct for Hub {
     fn report(&self, link: Arc<Link>, id: JobId, report: Report) -> Taken<'_> {
         Box::pin(async move {
             let PeerId::Node(node) = link.peer() else { return };
-            let receiving = matches!(report.phase, Phase::Receiving);
+            let receiving = matches!(report.phase, Phase::Receiving | Phase::Stalled(_));
             let incarnation = self.incarnation(node);
             let node_name = node.clone();
             self.input(Input::Report { node: node_name, incarnation, job: id, report }).await;

@@ -322,7 +322,7 @@ impl Readiness for Member {
             ["receiving", "complete", "failed"].into_iter().map(|state| (state, 0)).collect();
         for job in self.relays.all() {
             let state = match job.report().phase {
-                Phase::Receiving => "receiving",
+                Phase::Receiving | Phase::Stalled(_) => "receiving",
                 Phase::Complete => "complete",
                 Phase::Failed(_) | Phase::Dropped => "failed",
             };

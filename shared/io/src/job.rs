@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ring::signature::Ed25519KeyPair;
@@ -31,7 +33,7 @@ use crate::content::Content;
 use crate::link::{Link, Links, chain};
 use crate::outlet;
 use crate::recent::Recent;
-use crate::store::{Flushed, Flusher, JobStore};
+use crate::store::{Flushed, Flusher, JobStore, StoreError};
 use crate::telemetry;
 
 /// Least and most bytes of content that may be on their way to a job here. Between the two it
@@ -43,6 +45,9 @@ pub const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const MEASURE_EVERY: u64 = 32;
 /// Bytes of a job's newest chunks that stay in memory for further receivers.
 const RECENT_BYTES: usize = 4 * 1024 * 1024;
+/// First and longest pause before a job that found no room on its disk tries again.
+const ROOM_LOOK_MIN: Duration = Duration::from_millis(250);
+const ROOM_LOOK_MAX: Duration = Duration::from_secs(5);
 /// Bytes of pages that wait for the pages before them.
 const PARKED_PAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -135,6 +140,8 @@ pub struct Job {
     recent: Mutex<Recent>,
     outlets: Mutex<BTreeMap<PeerId, Arc<Notify>>>,
     pace: Mutex<Option<Instant>>,
+    /// Whether the last flush found no room.
+    unflushed: AtomicBool,
     over: CancellationToken,
 }
 
@@ -155,6 +162,21 @@ struct Desk {
     parked_pages: BTreeMap<u32, (PageBytes, Option<Arc<Link>>)>,
     parked_bytes: usize,
     parked_chunks: BTreeMap<u64, (Bytes, Option<Arc<Link>>)>,
+    /// A page that the manifest has accepted and the store had no room for.
+    unkept: Option<(Arc<Page>, PageBytes)>,
+    /// Whether something found no room on the disk: nothing is taken until it has.
+    full: bool,
+    /// The pause before the next try.
+    pause: Duration,
+}
+
+impl Desk {
+    /// Takes out the page that waits to be the next one.
+    fn next_parked(&mut self) -> Option<(PageBytes, Option<Arc<Link>>)> {
+        let (bytes, from) = self.parked_pages.remove(&self.manifest.pages())?;
+        self.parked_bytes -= bytes.len();
+        Some((bytes, from))
+    }
 }
 
 /// A whole record that has arrived.
@@ -203,7 +225,7 @@ impl Job {
         store: Arc<JobStore>,
         surroundings: Arc<Surroundings>,
         restored: Restored,
-    ) -> Result<Arc<Self>, crate::store::StoreError> {
+    ) -> Result<Arc<Self>, StoreError> {
         let window = window_chunks(&object, WINDOW_BYTES_MIN);
         let mut relay = Relay::new(object.stripes, window);
         let mut fx = Vec::new();
@@ -236,6 +258,9 @@ impl Job {
             parked_pages: BTreeMap::new(),
             parked_bytes: 0,
             parked_chunks: BTreeMap::new(),
+            unkept: None,
+            full: false,
+            pause: ROOM_LOOK_MIN,
         };
         let inbound = Inbound {
             queue: Vec::new(),
@@ -253,6 +278,7 @@ impl Job {
             recent: Mutex::new(Recent::new(RECENT_BYTES)),
             outlets: Mutex::new(BTreeMap::new()),
             pace: Mutex::new(None),
+            unflushed: AtomicBool::new(false),
             over: CancellationToken::new(),
         }
     }
@@ -397,7 +423,7 @@ impl Job {
     pub(crate) fn pace(&self, bytes: u64) -> Option<Instant> {
         let rate = self.object.rate_bps.filter(|rate| *rate > 0)?;
         let cost = u128::from(bytes) * 8_000_000 / u128::from(rate);
-        let cost = std::time::Duration::from_micros(u64::try_from(cost).unwrap_or(u64::MAX));
+        let cost = Duration::from_micros(u64::try_from(cost).unwrap_or(u64::MAX));
         let mut next = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let clock = self.surroundings.clock;
         let now = clock.instant(clock.now());
@@ -436,7 +462,10 @@ impl Job {
     fn work(self: &Arc<Self>) {
         let guard = WorkGuard(self);
         let Some(mut desk) = self.inbound().desk.take() else { return };
-        loop {
+        if desk.full {
+            self.try_again(&mut desk);
+        }
+        while !desk.full || self.over.is_cancelled() {
             let arrivals = {
                 let mut inbound = self.inbound();
                 if inbound.queue.is_empty() || self.over.is_cancelled() {
@@ -444,11 +473,14 @@ impl Job {
                     inbound.queued_bytes = 0;
                     inbound.working = false;
                     inbound.desk = Some(desk);
-                    break;
+                    return drop(guard);
                 }
                 std::mem::take(&mut inbound.queue)
             };
-            for arrival in arrivals {
+            let mut arrivals = arrivals.into_iter();
+            while !desk.full
+                && let Some(arrival) = arrivals.next()
+            {
                 let len = match &arrival {
                     Arrival::Page(page, _) => page.len(),
                     Arrival::Chunk(_, payload, _) => payload.len(),
@@ -456,8 +488,63 @@ impl Job {
                 self.take(&mut desk, arrival);
                 self.inbound().queued_bytes -= len;
             }
+            self.inbound().queue.splice(0..0, arrivals);
         }
+        let pause = desk.pause;
+        self.inbound().desk = Some(desk);
+        self.work_after(pause);
         drop(guard);
+    }
+
+    /// Works on after a pause, as the same one worker.
+    fn work_after(self: &Arc<Self>, pause: Duration) {
+        let job = Arc::clone(self);
+        self.surroundings.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = job.over.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            let working = Arc::clone(&job);
+            job.surroundings.tasks.spawn_blocking(move || working.work());
+        });
+    }
+
+    /// Stores what found no room before.
+    fn try_again(self: &Arc<Self>, desk: &mut Desk) {
+        desk.full = false;
+        if let Some((page, bytes)) = desk.unkept.take()
+            && self.keep_page(desk, &page, bytes).is_some()
+            && let Some((bytes, from)) = desk.next_parked()
+        {
+            self.take_page(desk, bytes, from);
+        }
+        let ready: Vec<u64> =
+            desk.parked_chunks.range(..desk.manifest.chunks()).map(|(c, _)| *c).collect();
+        for chunk in ready {
+            if desk.full {
+                break;
+            }
+            if let Some((payload, from)) = desk.parked_chunks.remove(&chunk) {
+                self.take_chunk(desk, chunk, payload, from);
+            }
+        }
+        if desk.full {
+            desk.pause = (desk.pause * 2).min(ROOM_LOOK_MAX);
+        } else {
+            desk.pause = ROOM_LOOK_MIN;
+            tracing::info!(job = %self.id(), "there is room again");
+            self.step(|relay, fx| relay.stall(None, fx));
+        }
+    }
+
+    /// Something found no room: it is tried again, and who asks is told why nothing moves.
+    fn stall(self: &Arc<Self>, error: &StoreError) {
+        let reason = format!("disk full, it goes on when there is room: {}", chain(error));
+        let reason = clip(reason);
+        if self.step(|relay, fx| relay.stall(Some(reason.clone()), fx)) {
+            tracing::warn!(job = %self.id(), %reason, "the job waits for room");
+        }
     }
 
     fn take(self: &Arc<Self>, desk: &mut Desk, arrival: Arrival) {
@@ -467,34 +554,50 @@ impl Job {
         }
     }
 
+    /// Takes a page, and those that waited for it.
     fn take_page(self: &Arc<Self>, desk: &mut Desk, bytes: PageBytes, from: Option<Arc<Link>>) {
+        let mut next = Some((bytes, from));
+        while let Some((bytes, from)) = next {
+            if self.take_one_page(desk, bytes, from).is_none() {
+                return;
+            }
+            next = desk.next_parked();
+        }
+    }
+
+    /// Takes a page; `None` unless it is stored now.
+    fn take_one_page(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        bytes: PageBytes,
+        from: Option<Arc<Link>>,
+    ) -> Option<()> {
         if bytes.is_signed() && !bytes.verify(&self.object.page_key) {
             telemetry::hash_failure();
-            return blame(from.as_ref(), "a page whose signature does not verify");
+            blame(from.as_ref(), "a page whose signature does not verify");
+            return None;
         }
         let page = match bytes.decode() {
             Ok(page) => Arc::new(page),
-            Err(error) => return blame(from.as_ref(), &format!("a page: {error}")),
+            Err(error) => {
+                blame(from.as_ref(), &format!("a page: {error}"));
+                return None;
+            }
         };
         if page.index > desk.manifest.pages() {
             desk.parked_bytes += bytes.len();
             if desk.parked_bytes > PARKED_PAGES_BYTES_MAX {
-                return blame(from.as_ref(), "too many pages ahead of a missing one");
+                blame(from.as_ref(), "too many pages ahead of a missing one");
+            } else {
+                desk.parked_pages.insert(page.index, (bytes, from));
             }
-            desk.parked_pages.insert(page.index, (bytes, from));
-            return;
+            return None;
         }
         if page.index < desk.manifest.pages() {
-            return self.compare_page(page.index, &bytes, from.as_ref());
+            self.compare_page(page.index, &bytes, from.as_ref());
+            return None;
         }
-        if self.accept_page(desk, &page, bytes, from.as_ref()).is_none() {
-            return;
-        }
-        let next = desk.manifest.pages();
-        if let Some((bytes, from)) = desk.parked_pages.remove(&next) {
-            desk.parked_bytes -= bytes.len();
-            self.take_page(desk, bytes, from);
-        }
+        self.accept_page(desk, &page, bytes, from.as_ref())
     }
 
     /// A page that is here already: another one under its index is an alarm.
@@ -527,9 +630,28 @@ impl Job {
             Origin::Drafts { key, .. } => bytes.sign(key),
             Origin::Signed | Origin::Own => bytes,
         };
-        if let Err(error) = self.keeping.content().append_page(&bytes, page) {
-            self.fail(chain(&error));
-            return None;
+        self.keep_page(desk, page, bytes)
+    }
+
+    /// Stores a page that the manifest has accepted.
+    fn keep_page(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        page: &Arc<Page>,
+        bytes: PageBytes,
+    ) -> Option<()> {
+        match self.keeping.content().append_page(&bytes, page) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                self.stall(&error);
+                desk.full = true;
+                desk.unkept = Some((Arc::clone(page), bytes));
+                return None;
+            }
+            Err(error) => {
+                self.fail(chain(&error));
+                return None;
+            }
         }
         let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
         let publish = !matches!(self.origin, Origin::Drafts { .. });
@@ -547,6 +669,9 @@ impl Job {
         let described = page.first_chunk..page.first_chunk + page.chunk_count();
         let ready: Vec<u64> = desk.parked_chunks.range(described).map(|(c, _)| *c).collect();
         for chunk in ready {
+            if desk.full {
+                break;
+            }
             if let Some((payload, from)) = desk.parked_chunks.remove(&chunk) {
                 self.take_chunk(desk, chunk, payload, from);
             }
@@ -577,8 +702,15 @@ impl Job {
         if self.relay().held().contains(chunk) {
             return telemetry::duplicate(u64::from(len));
         }
-        if let Err(error) = self.keeping.content().write_chunk(chunk, &payload) {
-            return self.fail(chain(&error));
+        match self.keeping.content().write_chunk(chunk, &payload) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                self.stall(&error);
+                desk.full = true;
+                desk.parked_chunks.insert(chunk, (payload, from));
+                return;
+            }
+            Err(error) => return self.fail(chain(&error)),
         }
         if matches!(self.keeping, Keeping::Disk(_)) && self.relay().has_receivers() {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk, payload);
@@ -617,7 +749,7 @@ impl Job {
         bytes: &PageBytes,
         page: &Arc<Page>,
         chunks: Vec<Bytes>,
-    ) -> Result<(), crate::store::StoreError> {
+    ) -> Result<(), StoreError> {
         let content = self.keeping.content();
         content.append_page(bytes, page)?;
         for (number, payload) in (page.first_chunk..).zip(&chunks) {
@@ -639,8 +771,16 @@ impl Job {
 
     /// The flusher has made something of this job durable.
     pub fn flushed(self: &Arc<Self>, flushed: &Flushed) {
-        if let Some(error) = &flushed.error {
-            return self.fail(chain(error));
+        match &flushed.error {
+            Some(error) if error.is_full() => {
+                self.unflushed.store(true, Ordering::Relaxed);
+                return self.stall(error);
+            }
+            Some(error) => return self.fail(chain(error)),
+            None => {}
+        }
+        if self.unflushed.swap(false, Ordering::Relaxed) {
+            self.step(|relay, fx| relay.stall(None, fx));
         }
         self.step(|relay, fx| {
             relay.flushed(&flushed.durable, fx);
@@ -654,18 +794,15 @@ impl Job {
     /// This process cannot go on with the job.
     pub fn fail(self: &Arc<Self>, reason: String) {
         tracing::error!(job = %self.id(), %reason, "the job cannot go on here");
-        let mut reason = reason;
-        while reason.len() > limit::REASON_LEN_MAX {
-            reason.pop();
-        }
+        let reason = clip(reason);
         self.step(|relay, fx| relay.fail(reason, fx));
     }
 
-    pub(crate) fn read_page(&self, index: u32) -> Result<PageBytes, crate::store::StoreError> {
+    pub(crate) fn read_page(&self, index: u32) -> Result<PageBytes, StoreError> {
         self.keeping.content().read_page(index)
     }
 
-    pub(crate) fn read_chunk(&self, chunk: u64) -> Result<Bytes, crate::store::StoreError> {
+    pub(crate) fn read_chunk(&self, chunk: u64) -> Result<Bytes, StoreError> {
         match self.in_memory(chunk) {
             Some(payload) => Ok(payload),
             None => self.keeping.content().read_chunk(chunk),
@@ -682,7 +819,7 @@ impl Job {
 }
 
 /// Twice the bytes that are on a path at `rate_bps` in `rtt`, within bounds.
-fn window_bytes(rate_bps: u64, rtt: std::time::Duration) -> u64 {
+fn window_bytes(rate_bps: u64, rtt: Duration) -> u64 {
     let on_path = u128::from(rate_bps) / 8 * rtt.as_micros() / 1_000_000;
     let twice = u64::try_from(2 * on_path).unwrap_or(u64::MAX);
     twice.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
@@ -695,6 +832,14 @@ fn window_chunks(object: &JobObject, bytes: u64) -> u64 {
         Kind::Live => object.chunk_max.min(limit::LIVE_CHUNK_LEN_MAX),
     };
     bytes / u64::from(longest.max(1))
+}
+
+/// At most as many bytes of a reason as are passed on.
+fn clip(mut reason: String) -> String {
+    while reason.len() > limit::REASON_LEN_MAX {
+        reason.pop();
+    }
+    reason
 }
 
 fn blame(from: Option<&Arc<Link>>, what: &str) {
@@ -713,6 +858,9 @@ impl Drop for WorkGuard<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// The jobs of a process that are not dropped.
 #[derive(Debug, Default)]

@@ -84,6 +84,7 @@ pub struct Relay {
     ended: bool,
     complete: bool,
     failed: Option<String>,
+    stalled: Option<String>,
     lens: Vec<u32>,
     held: ChunkSet,
     durable: ChunkSet,
@@ -112,6 +113,7 @@ impl Relay {
             ended: false,
             complete: false,
             failed: None,
+            stalled: None,
             lens: Vec::new(),
             held: ChunkSet::new(),
             durable: ChunkSet::new(),
@@ -196,10 +198,11 @@ impl Relay {
 
     /// The report of this peer on the job.
     pub fn report(&mut self, now: Time) -> Report {
-        let phase = match (&self.failed, self.complete) {
-            (Some(reason), _) => Phase::Failed(reason.clone()),
-            (None, true) => Phase::Complete,
-            (None, false) => Phase::Receiving,
+        let phase = match (&self.failed, self.complete, &self.stalled) {
+            (Some(reason), ..) => Phase::Failed(reason.clone()),
+            (None, true, _) => Phase::Complete,
+            (None, false, Some(reason)) => Phase::Stalled(reason.clone()),
+            (None, false, None) => Phase::Receiving,
         };
         Report {
             phase,
@@ -287,6 +290,17 @@ impl Relay {
             self.feeders.fill(None);
             self.tell_wants(true, fx);
         }
+    }
+
+    /// What arrives cannot be stored now, for this reason, or can be again. Credit stands still
+    /// meanwhile, since nothing comes to be held. Says whether that is news.
+    pub fn stall(&mut self, reason: Option<String>, fx: &mut Vec<Effect>) -> bool {
+        let news = self.stalled != reason;
+        if news {
+            self.stalled = reason;
+            fx.push(Effect::Report { urgent: true });
+        }
+        news
     }
 
     /// Chunks below `chunk` cannot be read here any more (a publisher's window moved on).

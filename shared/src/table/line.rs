@@ -19,8 +19,10 @@ pub(super) struct Line {
     /// It said that it is complete before the end of the job was durable at the base.
     early: bool,
     dropped: bool,
-    /// What watchers were told last.
-    told: NodeJobState,
+    /// It cannot store now and tries again; the reason says why.
+    stalled: bool,
+    /// What watchers were told last: the state, and whether it is stalled.
+    told: (NodeJobState, bool),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,8 @@ impl Line {
             reason: None,
             early: false,
             dropped: false,
-            told: NodeJobState::Waiting,
+            stalled: false,
+            told: (NodeJobState::Waiting, false),
         }
     }
 
@@ -76,9 +79,10 @@ impl Line {
             reason: record.reason.map(Into::into),
             early: false,
             dropped: record.dropped,
-            told: NodeJobState::Waiting,
+            stalled: false,
+            told: (NodeJobState::Waiting, false),
         };
-        line.told = line.shown(false);
+        line.told = (line.shown(false), false);
         line
     }
 
@@ -134,10 +138,12 @@ impl Line {
         }
     }
 
-    /// The shown state if watchers have not been told of it; then they count as told.
+    /// The shown state if watchers have not been told of it, or of a stall that has begun or
+    /// ended; then they count as told.
     pub(super) fn news(&mut self, down: bool) -> Option<NodeJobState> {
         let shown = self.shown(down);
-        (std::mem::replace(&mut self.told, shown) != shown).then_some(shown)
+        let now = (shown, self.stalled);
+        (std::mem::replace(&mut self.told, now) != now).then_some(shown)
     }
 
     /// The node is not heard any more.
@@ -155,7 +161,7 @@ impl Line {
 
     /// Why the line was missing when the job closed, unless the node gave a reason itself.
     pub(super) fn set_missing(&mut self, reason: String) {
-        if !matches!(self.stand, Stand::Failed | Stand::Lost) {
+        if !self.stalled && !matches!(self.stand, Stand::Failed | Stand::Lost) {
             self.reason = Some(reason.into());
         }
     }
@@ -183,6 +189,7 @@ impl Line {
         let newer = incarnation > self.incarnation;
         self.incarnation = incarnation;
         self.dropped = false;
+        self.stalled = false;
         self.hear_flow(report);
         match &report.phase {
             Phase::Complete if ended => {
@@ -196,6 +203,15 @@ impl Line {
             Phase::Receiving => {
                 self.early &= !newer;
                 self.progress(newer, report.bytes)
+            }
+            Phase::Stalled(reason) => {
+                self.early &= !newer;
+                let change = self.progress(newer, report.bytes);
+                if self.stand == Stand::Receiving {
+                    self.stalled = true;
+                    self.reason = Some(clip(reason).into());
+                }
+                change
             }
             Phase::Failed(_) if self.is_complete() && late => Change::None,
             Phase::Failed(reason) => self.fail(newer, report.bytes, clip(reason)),

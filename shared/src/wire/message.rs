@@ -296,6 +296,9 @@ pub enum Phase {
     Failed(String),
     /// The order to drop it has been carried out.
     Dropped,
+    /// Accepted; what arrives cannot be stored now, which is tried again; the reason is for
+    /// people.
+    Stalled(String),
 }
 
 /// A source as reports name it.
@@ -433,7 +436,9 @@ impl Checked for Report {
     fn check(&self) -> Result<(), DecodeError> {
         count("upstreams", self.upstreams.len(), limit::UPSTREAMS_MAX)?;
         match &self.phase {
-            Phase::Failed(reason) => count("bytes of reason", reason.len(), limit::REASON_LEN_MAX),
+            Phase::Failed(reason) | Phase::Stalled(reason) => {
+                count("bytes of reason", reason.len(), limit::REASON_LEN_MAX)
+            }
             Phase::Receiving | Phase::Complete | Phase::Dropped => Ok(()),
         }
     }

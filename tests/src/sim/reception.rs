@@ -253,7 +253,7 @@ impl World {
                 self.check_progress(link, job, &report);
                 self.step(Input::Report { node, incarnation: stamp.term, job, report });
                 match phase {
-                    Phase::Receiving => self.invite(link, job),
+                    Phase::Receiving | Phase::Stalled(_) => self.invite(link, job),
                     Phase::Dropped => self.stop_dropping(link, job),
                     Phase::Complete | Phase::Failed(_) => {}
                 }

@@ -206,6 +206,7 @@ pub(crate) fn phases() -> Vec<(&'static str, Phase)> {
         Complete => Phase::Complete,
         Failed => Phase::Failed("disk full".to_owned()),
         Dropped => Phase::Dropped,
+        Stalled => Phase::Stalled("disk full".to_owned()),
     })
 }
 

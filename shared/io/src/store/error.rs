@@ -116,6 +116,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The error as one after which nothing is tried again.
+    pub(super) fn into_final(self, job: JobId) -> Self {
+        match self.is_full() {
+            true => Self::Failed { job, reason: self.to_string() },
+            false => self,
+        }
+    }
+
+    /// Whether there is no room on the disk: what failed can be tried again once there is.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// The conversion of an error while doing `action` on `path`.
     pub(super) fn io<E: Into<io::Error>>(
         action: &'static str,

@@ -35,13 +35,19 @@ pub struct Flushed {
     /// Whether the log is durable to its end and every object has its name, durably. Said
     /// once.
     pub complete: bool,
-    /// Why the store has failed, if it has; nothing more comes of it.
+    /// Why the flush has failed, if it has. Without room ([`StoreError::is_full`]) it is to be
+    /// made again; for any other reason the store has failed, and nothing more comes of it.
     pub error: Option<StoreError>,
 }
 
 /// Flushes the news of `stores`, all of `root`, and reports what came of it: at most twice for
-/// each store, durable chunks first and completion last.
-pub fn flush_group(root: &StoreRoot, stores: &[Arc<JobStore>], report: &dyn Fn(Flushed)) {
+/// each store, durable chunks first and completion last. Returns those that found no room, whose
+/// flush is to be made again.
+pub fn flush_group(
+    root: &StoreRoot,
+    stores: &[Arc<JobStore>],
+    report: &dyn Fn(Flushed),
+) -> Vec<Arc<JobStore>> {
     let mut batches: Vec<Batch<'_>> = stores.iter().filter_map(Batch::begin).collect();
     sync_data(root, &mut batches);
     sync_journals(root, &mut batches);
@@ -49,9 +55,13 @@ pub fn flush_group(root: &StoreRoot, stores: &[Arc<JobStore>], report: &dyn Fn(F
         batch.advance(report);
     }
     sync_names(root, &mut batches);
+    let mut again = Vec::new();
     for batch in &mut batches {
-        batch.finish(report);
+        if batch.finish(report) {
+            again.push(Arc::clone(batch.store));
+        }
     }
+    again
 }
 
 /// The news of one store.
@@ -62,6 +72,9 @@ pub(super) struct Batch<'s> {
     pages: u32,
     unsynced: Unsynced,
     error: Option<StoreError>,
+    /// Whether the step that has failed can be made again. A flush cannot: what it did not
+    /// flush may be gone.
+    again: bool,
     /// Whether every object has its name, and that must be flushed.
     placed: bool,
 }
@@ -72,12 +85,12 @@ impl<'s> Batch<'s> {
         let mut state = store.open_state().ok()?;
         let runs = without(fresh_runs(&state.written, &state.durable), &state.ahead);
         let pages = state.index.pages();
-        if runs.is_empty() && pages == state.pages_durable {
+        if runs.is_empty() && pages == state.pages_durable && !state.unnamed {
             return None;
         }
         let unsynced = std::mem::take(&mut state.unsynced);
         drop(state);
-        Some(Self { store, runs, pages, unsynced, error: None, placed: false })
+        Some(Self { store, runs, pages, unsynced, error: None, again: false, placed: false })
     }
 
     fn sync_each(&self) -> Result<(), StoreError> {
@@ -141,8 +154,15 @@ impl<'s> Batch<'s> {
             match self.store.place {
                 Place::Spool(_) => {}
                 Place::Files(_) => match self.store.place() {
-                    Ok(ended) => self.placed = ended && !self.store.state().complete,
-                    Err(error) => self.error = Some(error),
+                    Ok(ended) => {
+                        let mut state = self.store.state();
+                        state.unnamed = false;
+                        self.placed = ended && !state.complete;
+                    }
+                    Err(error) => {
+                        self.store.state().unnamed = true;
+                        (self.error, self.again) = (Some(error), true);
+                    }
                 },
             }
         }
@@ -165,32 +185,34 @@ impl<'s> Batch<'s> {
         (pages, complete)
     }
 
-    /// Reports completion, or the error.
-    fn finish(&mut self, report: &dyn Fn(Flushed)) {
+    /// Reports completion, or the error; says whether the flush is to be made again.
+    fn finish(&mut self, report: &dyn Fn(Flushed)) -> bool {
         let job = self.store.job;
         if let Some(error) = self.error.take() {
-            let error = self.store.fail(error);
+            let error = match self.again {
+                true => self.store.fail_to_write(error),
+                false => self.store.fail(error.into_final(self.store.job)),
+            };
+            let again = error.is_full();
             let state = self.store.state();
             let pages = state.pages_whole;
             // The errors of a job that is being removed are of no interest.
             let removed = matches!(state.ended, Some(Ended::Removed));
             drop(state);
             if !removed {
-                report(Flushed {
-                    job,
-                    durable: vec![],
-                    pages,
-                    complete: false,
-                    error: Some(error),
-                });
+                let error = Some(error);
+                report(Flushed { job, durable: vec![], pages, complete: false, error });
             }
-        } else if self.placed {
+            return again && !removed;
+        }
+        if self.placed {
             let mut state = self.store.state();
             state.complete = true;
             let pages = state.pages_whole;
             drop(state);
             report(Flushed { job, durable: vec![], pages, complete: true, error: None });
         }
+        false
     }
 
     /// Takes note of an error that all jobs of the group share.
@@ -222,6 +244,7 @@ pub(super) fn sync_journals(root: &StoreRoot, batches: &mut [Batch<'_>]) {
         batches.iter_mut().filter(|b| b.error.is_none() && !b.runs.is_empty()).collect();
     for batch in &mut with_runs {
         batch.run(Batch::journal);
+        batch.again = batch.error.is_some();
     }
     if with_runs.len() <= SYNC_EACH_MAX {
         with_runs.iter_mut().for_each(|batch| batch.run(Batch::sync_journal));

@@ -139,10 +139,13 @@ fn run(shared: &Shared, root: &StoreRoot, period: Duration, report: &dyn Fn(Flus
         queue.bytes = 0;
         queue.urgent = false;
         drop(queue);
-        flush_group(root, &stores, report);
+        let again = flush_group(root, &stores, report);
         drop(stores);
         let wait = |queue: &mut Queue| !queue.urgent && !queue.stop;
         let waited = shared.news.wait_timeout_while(shared.queue(), period, wait);
         queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if !queue.stop {
+            again.into_iter().for_each(|store| drop(queue.dirty.insert(store.job(), store)));
+        }
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) placed: Placed,
     /// Whether a start has found the job: its files may be there without their pages.
     pub(super) restarted: bool,
+    /// Whether names that are due could not be given for want of room.
+    pub(super) unnamed: bool,
     /// Whether completion was told.
     pub(super) complete: bool,
     pub(super) ended: Option<Ended>,
@@ -162,7 +164,8 @@ impl JobStore {
     /// Appends the next page; `page` is `bytes` decoded, and accepted by the manifest.
     ///
     /// # Errors
-    /// [`StoreError::PageOrder`] if it is not the next one; otherwise the store fails.
+    /// [`StoreError::PageOrder`] if it is not the next one; without room it can be tried again;
+    /// otherwise the store fails.
     pub fn append_page(&self, bytes: &PageBytes, page: &Arc<Page>) -> Result<(), StoreError> {
         let tag = if bytes.is_signed() { TAG_SIGNED } else { TAG_DRAFT };
         let record = record::encode(tag, &bytes.to_record());
@@ -176,9 +179,8 @@ impl JobStore {
         }
         if let Err(error) = self.pages_log.write_all_at(&record, state.index.log_len()) {
             drop(state);
-            return Err(
-                self.fail(StoreError::io("append to", &self.folder.join("pages.log"))(error))
-            );
+            let error = StoreError::io("append to", &self.folder.join("pages.log"))(error);
+            return Err(self.fail_to_write(error));
         }
         state.index.push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
         state.unsynced.pages = true;
@@ -262,7 +264,8 @@ impl JobStore {
     ///
     /// # Errors
     /// [`StoreError::NoChunk`] if no stored page describes it, [`StoreError::ChunkLength`] if
-    /// it cannot be it; if it cannot be written, the store fails.
+    /// it cannot be it; without room it can be tried again, if it cannot be written for another
+    /// reason, the store fails.
     pub fn write_chunk(&self, chunk: u64, bytes: &[u8]) -> Result<bool, StoreError> {
         let view = self.view_of(chunk)?;
         let (len, _, slices) = view.chunk(chunk).ok_or(StoreError::NoChunk(chunk))?;
@@ -283,7 +286,7 @@ impl JobStore {
             Ok(shown) => shown,
             Err(error) => {
                 drop(state);
-                return Err(self.fail(error));
+                return Err(self.fail_to_write(error));
             }
         };
         state.written.insert(chunk);
@@ -377,6 +380,16 @@ impl JobStore {
             Some(Ended::Failed(reason)) => {
                 Err(StoreError::Failed { job: self.job, reason: reason.clone() })
             }
+        }
+    }
+
+    /// Takes note that a write has failed with `error`, which it returns. Without room the
+    /// store goes on: a write has its place, where it can be made again. Only what is moved
+    /// within a live object has not.
+    pub(super) fn fail_to_write(&self, error: StoreError) -> StoreError {
+        match error.is_full() && self.live().is_empty() {
+            true => error,
+            false => self.fail(error.into_final(self.job)),
         }
     }
 

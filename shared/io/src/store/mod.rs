@@ -29,6 +29,8 @@ mod lru;
 mod place;
 mod record;
 mod recover;
+#[cfg(test)]
+pub(crate) mod room;
 mod root;
 #[cfg(test)]
 mod tests;

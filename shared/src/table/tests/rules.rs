@@ -180,6 +180,21 @@ fn a_failed_node_is_told_once_and_may_recover() {
 }
 
 #[test]
+fn a_node_without_room_says_so_and_goes_on() {
+    let mut world = three(dimensions());
+    world.report("a", 1, Phase::Receiving, 5);
+    let full = || Phase::Stalled("disk full".into());
+    let fx = world.report("a", 1, full(), 5);
+    assert_eq!(told(&fx).get("a"), Some(&NodeJobState::Receiving), "{fx:?}");
+    assert_eq!(world.report("a", 1, full(), 5), []);
+    let reason = |world: &World| world.table.view(id(1)).unwrap().nodes[0].reason.clone();
+    assert_eq!(reason(&world).as_deref(), Some("disk full"));
+    let fx = world.report("a", 1, Phase::Receiving, 6);
+    assert_eq!(told(&fx).get("a"), Some(&NodeJobState::Receiving), "it is told that it goes on");
+    assert_eq!((reason(&world), world.line("a")), (None, (NodeJobState::Receiving, 6)));
+}
+
+#[test]
 fn who_is_not_heard_is_unreachable_until_it_is() {
     let mut world = three(dimensions());
     world.report("a", 1, Phase::Receiving, 5);

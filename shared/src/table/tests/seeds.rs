@@ -67,7 +67,8 @@ impl Run {
     fn report(&mut self, node: &str) -> Report {
         let bytes = self.chance.below(101);
         let phase = match self.chance.below(8) {
-            0..4 => Phase::Receiving,
+            0..3 => Phase::Receiving,
+            3 => Phase::Stalled(format!("{node} is full")),
             4..6 => Phase::Complete,
             6 => Phase::Failed(format!("{node} failed")),
             _ => Phase::Dropped,

@@ -18,6 +18,7 @@ use super::{Flushed, JobStore, Layout, Recovered, Recovery, StoreError, StoreRoo
 
 mod crash;
 mod flusher;
+mod full;
 mod live;
 mod round_trip;
 
