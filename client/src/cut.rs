@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use shared::id::JobId;
-use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes};
+use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes, PageSummary};
 
 use crate::tree::Plan;
 
@@ -61,6 +61,8 @@ pub struct CutPage {
     pub page: PageBytes,
     /// The same page, decoded.
     pub page_decoded: Page,
+    /// What the manifest says of it.
+    pub summary: PageSummary,
     /// The payload of each of its chunks; at most 2 MiB and one chunk together.
     pub chunks: Vec<Bytes>,
 }
@@ -139,8 +141,8 @@ impl Cutter {
         let (entries, chunks) = std::mem::take(&mut self.page).into_parts();
         let page_decoded = self.manifest.next_page(entries);
         let page = page_decoded.draft();
-        self.manifest.accept(&page_decoded, &page)?;
-        Ok(CutPage { page, page_decoded, chunks })
+        let summary = self.manifest.accept(&page_decoded, &page)?;
+        Ok(CutPage { page, page_decoded, summary, chunks })
     }
 
     /// Looks at a source that goes on beyond the page: one that changes at its beginning

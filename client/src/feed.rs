@@ -49,8 +49,8 @@ pub(crate) async fn run(
         })
         .await?;
         cutter = back;
-        let Some(CutPage { page, page_decoded, chunks }) = cut? else { break };
-        job.publish(&page, &Arc::new(page_decoded), chunks)?;
+        let Some(CutPage { page, page_decoded, summary, chunks }) = cut? else { break };
+        job.publish((&page, &Arc::new(page_decoded)), &summary, chunks)?;
     }
     stored(&standing, &job, &window).await
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use shared::id::PeerId;
 use shared::limit;
 use shared_io::content::Window;
 use shared_io::job::Job;
@@ -201,11 +202,17 @@ impl LiveFeed {
     fn cut(&mut self) -> Result<(), FeedError> {
         self.cut_at = None;
         let page = self.cutter.cut()?;
-        self.publish(page)
+        self.publish(page)?;
+        let durable = self.job.with_relay(|relay| relay.durable_at(&PeerId::Base));
+        if self.cutter.may_cut_anew().is_some_and(|needed| durable >= needed) {
+            let page = self.cutter.cut_anew()?;
+            self.publish(page)?;
+        }
+        Ok(())
     }
 
     fn publish(&self, cut: CutPage) -> Result<(), FeedError> {
-        let CutPage { page, page_decoded, chunks } = cut;
-        Ok(self.job.publish(&page, &Arc::new(page_decoded), chunks)?)
+        let CutPage { page, page_decoded, summary, chunks } = cut;
+        Ok(self.job.publish((&page, &Arc::new(page_decoded)), &summary, chunks)?)
     }
 }

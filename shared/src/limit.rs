@@ -8,6 +8,13 @@ pub const CHUNK_LEN_MIN: u32 = 16 * 1024;
 pub const CHUNK_LEN_MAX: u32 = 256 * 1024;
 /// Largest chunk of a live object, in bytes: it is cut when so much has been written, or earlier.
 pub const LIVE_CHUNK_LEN_MAX: u32 = 64 * 1024;
+/// Content bytes after which the end of a live log is cut anew, into chunks of up to
+/// [`CHUNK_LEN_MAX`]: 256 entries of a page.
+pub const RECUT_BYTES: u64 = 64 * 1024 * 1024;
+/// Pages after which the end of a live log is cut anew: under three minutes of chunks of 20 ms.
+pub const RECUT_PAGES: u32 = 8_192;
+/// Sync points that a page that cuts anew names: the newest ones.
+pub const RECUT_SYNCS: usize = 16;
 /// Chunks that a file set is aimed to be cut into: the size of a have-map of 8 KiB.
 pub const CHUNKS_AIMED: u64 = 65_536;
 
@@ -19,9 +26,9 @@ pub const PAGE_CONTENT_AIM: u64 = 2 * 1024 * 1024;
 pub const PAGE_LEN_AIM: usize = 48 * 1024;
 /// Entries of one page. The smallest entry takes two bytes, so the length alone allows more.
 pub const PAGE_ENTRIES_MAX: usize = 16 * 1024;
-/// Pages of one job: 2 MiB each, 32 TiB.
-pub const PAGES_MAX: u32 = 1 << 24;
-/// Chunks of one job: a have-map of 16 MiB.
+/// Pages of one job: as many as chunks, since a live stream has a page for each.
+pub const PAGES_MAX: u32 = 1 << 27;
+/// Chunks of one job: a have-map of 16 MiB; a month of a live stream that is cut every 20 ms.
 pub const CHUNKS_MAX: u64 = 1 << 27;
 /// Objects of one job (DESIGN section 5).
 pub const OBJECTS_MAX: u32 = 10_000_000;

@@ -1,5 +1,7 @@
 //! Cutting one live object as it is written. Pure: who drives it decides when a chunk is cut.
 
+use std::collections::VecDeque;
+
 use blake3::Hasher;
 use bytes::{Bytes, BytesMut};
 use shared::id::JobId;
@@ -26,6 +28,62 @@ pub struct LiveCutter {
     len: u64,
     hasher: Hasher,
     sync: bool,
+    /// What was cut since the last page that cut anew, cut anew.
+    long: LongDraft,
+    /// The newest sync points.
+    syncs: VecDeque<u64>,
+}
+
+/// The end of the log as long chunks: chunks one behind the other, as many as fit.
+#[derive(Debug)]
+struct LongDraft {
+    len_max: u64,
+    done: Vec<Entry>,
+    len: u64,
+    offset: u64,
+    hasher: Hasher,
+    pages: u32,
+    content: u64,
+}
+
+impl LongDraft {
+    fn new(len_max: u32) -> Self {
+        let len_max = u64::from(len_max);
+        let (done, hasher) = (Vec::new(), Hasher::new());
+        Self { len_max, done, len: 0, offset: 0, hasher, pages: 0, content: 0 }
+    }
+
+    /// A chunk was cut, which goes on at `offset` of the object.
+    fn add(&mut self, offset: u64, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        if self.len + len > self.len_max {
+            self.close();
+        }
+        if self.len == 0 {
+            self.offset = offset;
+        }
+        self.hasher.update(bytes);
+        self.len += len;
+        self.content += len;
+    }
+
+    fn close(&mut self) {
+        if self.len > 0 {
+            let hash = Hash(*self.hasher.finalize().as_bytes());
+            let len = u32::try_from(self.len).unwrap_or(u32::MAX);
+            let slices = vec![Slice { object: OBJECT, offset: self.offset, len }];
+            self.done.push(Entry::Chunk { len, hash, slices });
+            self.hasher.reset();
+            self.len = 0;
+        }
+    }
+
+    /// All of it; the draft begins anew.
+    fn take(&mut self) -> Vec<Entry> {
+        self.close();
+        (self.pages, self.content) = (0, 0);
+        std::mem::take(&mut self.done)
+    }
 }
 
 impl LiveCutter {
@@ -44,6 +102,8 @@ impl LiveCutter {
             len: 0,
             hasher: Hasher::new(),
             sync: false,
+            long: LongDraft::new(chunk_max),
+            syncs: VecDeque::new(),
         })
     }
 
@@ -96,6 +156,29 @@ impl LiveCutter {
         self.page(entries, chunks)
     }
 
+    /// Whether so much was cut in short chunks that their index is to be made short again. If so
+    /// gives the first chunk that need not be durable at the base for [`Self::cut_anew`]: what
+    /// was cut anew the last time has to be.
+    pub fn may_cut_anew(&self) -> Option<u64> {
+        let due = self.long.content >= limit::RECUT_BYTES || self.long.pages >= limit::RECUT_PAGES;
+        let (_, chunk) = self.manifest.tail();
+        due.then_some(chunk)
+    }
+
+    /// A page that describes what was cut since the last such page in long chunks.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub fn cut_anew(&mut self) -> Result<CutPage, CutError> {
+        let mut entries = vec![self.manifest.recut_entry()];
+        entries.append(&mut self.long.take());
+        let syncs = self.syncs.iter().map(|offset| Entry::Sync { object: OBJECT, offset: *offset });
+        entries.extend(syncs);
+        let page = self.page(entries, Vec::new())?;
+        self.long.pages = 0;
+        Ok(page)
+    }
+
     fn entries(&mut self) -> (Vec<Entry>, Vec<Bytes>) {
         let mut entries = Vec::new();
         let mut chunks = Vec::new();
@@ -110,10 +193,15 @@ impl LiveCutter {
             let slice = Slice { object: OBJECT, offset: self.len, len };
             self.hasher.update(&bytes);
             entries.push(Entry::Chunk { len, hash: Hash::of(&bytes), slices: vec![slice] });
+            self.long.add(self.len, &bytes);
             self.len += u64::from(len);
             chunks.push(bytes);
         }
         if std::mem::take(&mut self.sync) {
+            if self.syncs.len() >= limit::RECUT_SYNCS {
+                self.syncs.pop_front();
+            }
+            self.syncs.push_back(self.len);
             entries.push(Entry::Sync { object: OBJECT, offset: self.len });
         }
         (entries, chunks)
@@ -122,8 +210,9 @@ impl LiveCutter {
     fn page(&mut self, entries: Vec<Entry>, chunks: Vec<Bytes>) -> Result<CutPage, CutError> {
         let page_decoded = self.manifest.next_page(entries);
         let page = page_decoded.draft();
-        self.manifest.accept(&page_decoded, &page)?;
-        Ok(CutPage { page, page_decoded, chunks })
+        let summary = self.manifest.accept(&page_decoded, &page)?;
+        self.long.pages += 1;
+        Ok(CutPage { page, page_decoded, summary, chunks })
     }
 }
 

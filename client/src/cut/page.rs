@@ -21,6 +21,8 @@ const OPEN_LEN: usize = 1 + 5 + 3 + 1 + (1 + 9 + 5) + 1;
 const HEAD_LEN: usize = 16 + 5 + 9 + 32 + 5;
 /// Longest encoded `Sync`: tag, object, offset.
 const SYNC_LEN: usize = 1 + 5 + 9;
+/// Longest encoded `Recut`: tag, page, chunk, hash.
+const RECUT_LEN: usize = 1 + 5 + 9 + 32;
 /// Longest encoded `End`: tag, length, digest.
 const END_LEN: usize = 1 + 9 + 32;
 
@@ -88,6 +90,7 @@ fn encoded_max(entry: &Entry) -> usize {
         Entry::Close { .. } => CLOSE_LEN,
         Entry::End { .. } => END_LEN,
         Entry::Sync { .. } => SYNC_LEN,
+        Entry::Recut { .. } => RECUT_LEN,
     }
 }
 
@@ -114,6 +117,7 @@ mod tests {
             Entry::Close { object: u32::MAX, len: u64::MAX, digest: hash },
             Entry::End { content_len: u64::MAX, digest: hash },
             Entry::Sync { object: u32::MAX, offset: u64::MAX },
+            Entry::Recut { first_page: u32::MAX, first_chunk: u64::MAX, previous: hash },
         ];
         for entry in entries {
             assert_eq!(

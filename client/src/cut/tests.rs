@@ -71,7 +71,7 @@ fn cut(plan: &Plan, chunk_max: u32) -> Received {
                     assert_eq!((bytes.len() as u64, Hash::of(bytes)), (*len, *digest));
                 }
                 Entry::End { content_len, digest } => received.end = Some((*content_len, *digest)),
-                Entry::Sync { .. } => panic!("files have no sync points"),
+                Entry::Sync { .. } | Entry::Recut { .. } => panic!("files have no sync points"),
             }
         }
     }

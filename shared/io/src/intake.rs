@@ -145,11 +145,15 @@ impl Intake {
         let whole = self.fill(&piece, || match kind {
             RecordKind::Job => Ok(false),
             RecordKind::Draft if !job.takes_drafts_of(&link) => Err(IntakeError::PageKind),
-            RecordKind::Page if job.takes_drafts_of(&link) => Err(IntakeError::PageKind),
-            RecordKind::Page | RecordKind::Draft if pages >= PAGES_UNDER_WAY_MAX => {
+            RecordKind::Page | RecordKind::PageInPlace if job.takes_drafts_of(&link) => {
+                Err(IntakeError::PageKind)
+            }
+            RecordKind::Page | RecordKind::Draft | RecordKind::PageInPlace
+                if pages >= PAGES_UNDER_WAY_MAX =>
+            {
                 Err(IntakeError::Pages)
             }
-            RecordKind::Page | RecordKind::Draft => Ok(true),
+            RecordKind::Page | RecordKind::Draft | RecordKind::PageInPlace => Ok(true),
             RecordKind::Chunk => match job.landing(&link, number) {
                 Landing::Wanted => Ok(true),
                 Landing::BeyondCredit => Err(IntakeError::BeyondCredit(number)),
@@ -163,8 +167,11 @@ impl Intake {
         let from = Some(link);
         let arrival = match kind {
             RecordKind::Chunk => Arrival::Chunk(number, whole, from),
-            RecordKind::Page => Arrival::Page(PageBytes::from_record(whole, true)?, from),
-            RecordKind::Draft => Arrival::Page(PageBytes::from_record(whole, false)?, from),
+            RecordKind::Page | RecordKind::Draft | RecordKind::PageInPlace => Arrival::Page {
+                bytes: PageBytes::from_record(whole, kind != RecordKind::Draft)?,
+                in_place: kind == RecordKind::PageInPlace,
+                from,
+            },
             RecordKind::Job => return Ok(()),
         };
         if job.arrived(arrival) { Ok(()) } else { Err(IntakeError::Flood) }

@@ -4,7 +4,7 @@
 //! of them waits, and so the newest state is also the last one told. Work that blocks — the
 //! disk, hashing — is done by [`Job::work`], one at a time per job, on the blocking pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use shared::control::Pace;
 use shared::id::{JobId, Name, PeerId};
 use shared::job::{JobObject, Kind};
 use shared::limit;
-use shared::manifest::{Entry, Manifest, Page, PageBytes};
+use shared::manifest::{Entry, Manifest, Page, PageBytes, PageSummary};
 use shared::relay::{Effect, Landing, Next, Relay};
 use shared::seal::Hash;
 use shared::wire::code::Code;
@@ -159,23 +159,56 @@ struct Inbound {
 #[derive(Debug)]
 struct Desk {
     manifest: Manifest,
-    parked_pages: BTreeMap<u32, (PageBytes, Option<Arc<Link>>)>,
+    parked_pages: BTreeMap<u32, Parked>,
     parked_bytes: usize,
     parked_chunks: BTreeMap<u64, (Bytes, Option<Arc<Link>>)>,
     /// A page that the manifest has accepted and the store had no room for.
-    unkept: Option<(Arc<Page>, PageBytes)>,
+    unkept: Option<Accepted>,
     /// Whether something found no room on the disk: nothing is taken until it has.
     full: bool,
     /// The pause before the next try.
     pause: Duration,
+    /// At the base: chunks that were cut anew and not compared with their bytes yet.
+    cuts: VecDeque<u64>,
+}
+
+/// A page that the manifest has accepted.
+#[derive(Debug)]
+struct Accepted {
+    page: Arc<Page>,
+    bytes: PageBytes,
+    summary: PageSummary,
+}
+
+/// A page that waits for the one before it.
+#[derive(Debug)]
+struct Parked {
+    bytes: PageBytes,
+    in_place: bool,
+    from: Option<Arc<Link>>,
 }
 
 impl Desk {
-    /// Takes out the page that waits to be the next one.
-    fn next_parked(&mut self) -> Option<(PageBytes, Option<Arc<Link>>)> {
-        let (bytes, from) = self.parked_pages.remove(&self.manifest.pages())?;
-        self.parked_bytes -= bytes.len();
-        Some((bytes, from))
+    /// Pages that another one was taken in place of are not waited for.
+    fn forget_pages_before(&mut self, next: u32) {
+        while let Some(entry) = self.parked_pages.first_entry() {
+            if *entry.key() >= next {
+                return;
+            }
+            self.parked_bytes -= entry.remove().bytes.len();
+        }
+    }
+
+    /// Takes out the first page that waits, if it is the next one or comes in place of it.
+    fn next_parked(&mut self) -> Option<Parked> {
+        self.forget_pages_before(self.manifest.pages());
+        let entry = self.parked_pages.first_entry()?;
+        if *entry.key() != self.manifest.pages() && !entry.get().in_place {
+            return None;
+        }
+        let parked = entry.remove();
+        self.parked_bytes -= parked.bytes.len();
+        Some(parked)
     }
 }
 
@@ -183,7 +216,14 @@ impl Desk {
 #[derive(Debug)]
 pub enum Arrival {
     /// A page.
-    Page(PageBytes, Option<Arc<Link>>),
+    Page {
+        /// The page.
+        bytes: PageBytes,
+        /// Whether it comes in place of those that it stands for.
+        in_place: bool,
+        /// Who sent it.
+        from: Option<Arc<Link>>,
+    },
     /// A chunk's payload.
     Chunk(u64, Bytes, Option<Arc<Link>>),
 }
@@ -211,7 +251,10 @@ impl Job {
     ) -> Arc<Self> {
         let manifest = Manifest::new(object.id, object.chunk_max);
         let window = window_chunks(&object, WINDOW_BYTES_MIN);
-        let relay = Relay::new(object.stripes, window);
+        let mut relay = Relay::new(object.stripes, window);
+        if matches!(origin, Origin::Own) {
+            relay.sends_no_long_chunks();
+        }
         Arc::new(Self::build(object, origin, keeping, surroundings, (manifest, relay)))
     }
 
@@ -230,20 +273,28 @@ impl Job {
         let mut relay = Relay::new(object.stripes, window);
         let mut fx = Vec::new();
         let pages = restored.manifest.pages();
-        for index in 0..pages {
+        let mut next = 0;
+        while let Some(index) = store.next_page(next) {
+            next = index + 1;
             let page = store.decoded(index)?;
             let lens: Vec<u32> = page.page().chunks().map(|(_, len, ..)| len).collect();
-            let last = index + 1 == pages && restored.manifest.end().is_some();
-            relay.page(&lens, last, &mut fx);
+            let last = next == pages && restored.manifest.end().is_some();
+            let summary = PageSummary::plain(index, page.page().first_chunk);
+            relay.page(&summary, &lens, last, &mut fx);
         }
-        relay.restore(&restored.held, restored.complete);
+        relay.restore(&restored.held, store.cuts(), restored.complete);
         let published = match origin {
             Origin::Drafts { .. } => restored.pages_durable,
             Origin::Signed | Origin::Own => pages,
         };
         relay.publish(published, &mut fx);
+        let cuts = store.cuts().iter().map(|cut| cut.chunk).collect();
         let parts = (restored.manifest, relay);
-        Ok(Arc::new(Self::build(object, origin, Keeping::Disk(store), surroundings, parts)))
+        let job = Self::build(object, origin, Keeping::Disk(store), surroundings, parts);
+        if let Some(desk) = &mut job.inbound().desk {
+            desk.cuts = cuts;
+        }
+        Ok(Arc::new(job))
     }
 
     fn build(
@@ -261,6 +312,7 @@ impl Job {
             unkept: None,
             full: false,
             pause: ROOM_LOOK_MIN,
+            cuts: VecDeque::new(),
         };
         let inbound = Inbound {
             queue: Vec::new(),
@@ -400,7 +452,7 @@ impl Job {
         while bytes < bytes_max {
             let Some(next) = relay.next_send(peer) else { break };
             let len = match next {
-                Next::Page(_) => 4_096,
+                Next::Page(_) | Next::PageInPlace(_) => 4_096,
                 Next::Chunk(chunk) => relay.chunk_len(chunk),
             };
             bytes += u64::from(len);
@@ -441,7 +493,7 @@ impl Job {
     /// that there is, unless the peer sends what it sent before.
     pub fn arrived(self: &Arc<Self>, arrival: Arrival) -> bool {
         let len = match &arrival {
-            Arrival::Page(page, _) => page.len(),
+            Arrival::Page { bytes, .. } => bytes.len(),
             Arrival::Chunk(_, payload, _) => payload.len(),
         };
         let mut inbound = self.inbound();
@@ -482,7 +534,7 @@ impl Job {
                 && let Some(arrival) = arrivals.next()
             {
                 let len = match &arrival {
-                    Arrival::Page(page, _) => page.len(),
+                    Arrival::Page { bytes, .. } => bytes.len(),
                     Arrival::Chunk(_, payload, _) => payload.len(),
                 };
                 self.take(&mut desk, arrival);
@@ -513,11 +565,11 @@ impl Job {
     /// Stores what found no room before.
     fn try_again(self: &Arc<Self>, desk: &mut Desk) {
         desk.full = false;
-        if let Some((page, bytes)) = desk.unkept.take()
-            && self.keep_page(desk, &page, bytes).is_some()
-            && let Some((bytes, from)) = desk.next_parked()
+        if let Some(accepted) = desk.unkept.take()
+            && self.keep_page(desk, accepted).is_some()
+            && let Some(Parked { bytes, in_place, from }) = desk.next_parked()
         {
-            self.take_page(desk, bytes, from);
+            self.take_page(desk, bytes, in_place, from);
         }
         let ready: Vec<u64> =
             desk.parked_chunks.range(..desk.manifest.chunks()).map(|(c, _)| *c).collect();
@@ -549,16 +601,24 @@ impl Job {
 
     fn take(self: &Arc<Self>, desk: &mut Desk, arrival: Arrival) {
         match arrival {
-            Arrival::Page(page, from) => self.take_page(desk, page, from),
+            Arrival::Page { bytes, in_place, from } => {
+                self.take_page(desk, bytes, in_place, from);
+            }
             Arrival::Chunk(chunk, payload, from) => self.take_chunk(desk, chunk, payload, from),
         }
     }
 
     /// Takes a page, and those that waited for it.
-    fn take_page(self: &Arc<Self>, desk: &mut Desk, bytes: PageBytes, from: Option<Arc<Link>>) {
-        let mut next = Some((bytes, from));
-        while let Some((bytes, from)) = next {
-            if self.take_one_page(desk, bytes, from).is_none() {
+    fn take_page(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        bytes: PageBytes,
+        in_place: bool,
+        from: Option<Arc<Link>>,
+    ) {
+        let mut next = Some(Parked { bytes, in_place, from });
+        while let Some(page) = next {
+            if self.take_one_page(desk, page).is_none() {
                 return;
             }
             next = desk.next_parked();
@@ -566,12 +626,8 @@ impl Job {
     }
 
     /// Takes a page; `None` unless it is stored now.
-    fn take_one_page(
-        self: &Arc<Self>,
-        desk: &mut Desk,
-        bytes: PageBytes,
-        from: Option<Arc<Link>>,
-    ) -> Option<()> {
+    fn take_one_page(self: &Arc<Self>, desk: &mut Desk, page: Parked) -> Option<()> {
+        let Parked { bytes, in_place, from } = page;
         if bytes.is_signed() && !bytes.verify(&self.object.page_key) {
             telemetry::hash_failure();
             blame(from.as_ref(), "a page whose signature does not verify");
@@ -584,12 +640,13 @@ impl Job {
                 return None;
             }
         };
-        if page.index > desk.manifest.pages() {
+        let next = in_place && desk.manifest.may_skip_to(&page);
+        if page.index > desk.manifest.pages() && !next {
             desk.parked_bytes += bytes.len();
             if desk.parked_bytes > PARKED_PAGES_BYTES_MAX {
                 blame(from.as_ref(), "too many pages ahead of a missing one");
             } else {
-                desk.parked_pages.insert(page.index, (bytes, from));
+                desk.parked_pages.insert(page.index, Parked { bytes, in_place, from });
             }
             return None;
         }
@@ -621,31 +678,36 @@ impl Job {
         bytes: PageBytes,
         from: Option<&Arc<Link>>,
     ) -> Option<()> {
-        if let Err(error) = desk.manifest.accept(page, &bytes) {
-            self.fail(format!("page {} cannot be: {error}", page.index));
-            blame(from, &format!("page {}: {error}", page.index));
+        let summary = match desk.manifest.accept(page, &bytes) {
+            Ok(summary) => summary,
+            Err(error) => {
+                self.fail(format!("page {} cannot be: {error}", page.index));
+                blame(from, &format!("page {}: {error}", page.index));
+                return None;
+            }
+        };
+        if matches!(self.origin, Origin::Drafts { .. })
+            && let Err(reason) = self.check_cuts(desk, &summary)
+        {
+            self.fail(reason.clone());
+            blame(from, &reason);
             return None;
         }
         let bytes = match &self.origin {
             Origin::Drafts { key, .. } => bytes.sign(key),
             Origin::Signed | Origin::Own => bytes,
         };
-        self.keep_page(desk, page, bytes)
+        self.keep_page(desk, Accepted { page: Arc::clone(page), bytes, summary })
     }
 
     /// Stores a page that the manifest has accepted.
-    fn keep_page(
-        self: &Arc<Self>,
-        desk: &mut Desk,
-        page: &Arc<Page>,
-        bytes: PageBytes,
-    ) -> Option<()> {
-        match self.keeping.content().append_page(&bytes, page) {
+    fn keep_page(self: &Arc<Self>, desk: &mut Desk, accepted: Accepted) -> Option<()> {
+        match self.keeping.content().append_page(&accepted.bytes, &accepted.page) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
                 self.stall(&error);
                 desk.full = true;
-                desk.unkept = Some((Arc::clone(page), bytes));
+                desk.unkept = Some(accepted);
                 return None;
             }
             Err(error) => {
@@ -653,10 +715,11 @@ impl Job {
                 return None;
             }
         }
+        let Accepted { page, bytes, summary } = accepted;
         let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
         let publish = !matches!(self.origin, Origin::Drafts { .. });
         self.step(|relay, fx| {
-            relay.page(&lens, desk.manifest.end().is_some(), fx);
+            relay.page(&summary, &lens, desk.manifest.end().is_some(), fx);
             if publish {
                 let pages = relay.pages();
                 relay.publish(pages, fx);
@@ -666,6 +729,9 @@ impl Job {
             self.surroundings.watcher.ended(self, size, digest);
         }
         self.mark_dirty(bytes.len());
+        if summary.skipped {
+            desk.parked_chunks = desk.parked_chunks.split_off(&page.first_chunk);
+        }
         let described = page.first_chunk..page.first_chunk + page.chunk_count();
         let ready: Vec<u64> = desk.parked_chunks.range(described).map(|(c, _)| *c).collect();
         for chunk in ready {
@@ -677,6 +743,27 @@ impl Job {
             }
         }
         Some(())
+    }
+
+    /// The base signs what it has verified: chunks that the publisher has cut anew are compared
+    /// with the bytes that are here, one with each page and the rest before they replace the
+    /// short ones.
+    fn check_cuts(&self, desk: &mut Desk, summary: &PageSummary) -> Result<(), String> {
+        let due = if summary.in_force.is_some() { desk.cuts.len() } else { 1 };
+        for chunk in desk.cuts.drain(..due.min(desk.cuts.len())) {
+            let content = self.keeping.content();
+            let page = content.page_with(chunk).map_err(|error| chain(&error))?;
+            let view = page.ok_or_else(|| format!("chunk {chunk} has no page"))?;
+            let Some((_, hash, _)) = view.chunk(chunk) else { continue };
+            let payload = content.read_chunk(chunk).map_err(|error| chain(&error))?;
+            if Hash::of(&payload) != *hash {
+                return Err(format!("chunk {chunk} was cut anew out of other bytes"));
+            }
+        }
+        if summary.recut.is_some() {
+            desk.cuts.extend(summary.first_chunk..summary.first_chunk + summary.chunks);
+        }
+        Ok(())
     }
 
     fn take_chunk(
@@ -740,14 +827,15 @@ impl Job {
         }
     }
 
-    /// The publisher adds the next page with its chunks, which it has hashed itself.
+    /// The publisher adds the next page, of which its manifest says `summary`, with its chunks,
+    /// which it has hashed itself.
     ///
     /// # Errors
     /// The store's error if they cannot be kept.
     pub fn publish(
         self: &Arc<Self>,
-        bytes: &PageBytes,
-        page: &Arc<Page>,
+        (bytes, page): (&PageBytes, &Arc<Page>),
+        summary: &PageSummary,
         chunks: Vec<Bytes>,
     ) -> Result<(), StoreError> {
         let content = self.keeping.content();
@@ -759,8 +847,10 @@ impl Job {
         let last = page.entries.iter().any(|entry| matches!(entry, Entry::End { .. }));
         let now = self.surroundings.clock.now();
         self.step(|relay, fx| {
-            relay.page(&lens, last, fx);
-            for (chunk, len) in (page.first_chunk..).zip(lens.iter().copied()) {
+            relay.page(summary, &lens, last, fx);
+            // Chunks that are cut anew come without payload: what they hold is here in short ones.
+            let fresh = lens.iter().copied().take(chunks.len());
+            for (chunk, len) in (page.first_chunk..).zip(fresh) {
                 relay.hold(now, chunk, len, fx);
             }
             let pages = relay.pages();

@@ -93,7 +93,7 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
 
 fn chunk_bytes((next, len): &(Next, u32)) -> u64 {
     match next {
-        Next::Page(_) => 0,
+        Next::Page(_) | Next::PageInPlace(_) => 0,
         Next::Chunk(_) => u64::from(*len),
     }
 }
@@ -106,7 +106,7 @@ async fn lay_out(
 ) -> Result<(Bytes, RecordWriter), OutletError> {
     let job = Arc::clone(job);
     let in_memory = batch.iter().all(|(next, _)| match next {
-        Next::Page(_) => false,
+        Next::Page(_) | Next::PageInPlace(_) => false,
         Next::Chunk(chunk) => job.in_memory(*chunk).is_some(),
     });
     let read = move || {
@@ -115,16 +115,26 @@ async fn lay_out(
         if writer.offset() == 0 {
             writer.put(RecordKind::Job, 0, &job.id().0, &mut framed);
         }
-        let page_kind = if job.sends_drafts() { RecordKind::Draft } else { RecordKind::Page };
         for (next, _) in batch {
             match next {
-                Next::Page(index) => {
-                    let record = job.read_page(index)?.to_record();
-                    writer.put(page_kind, u64::from(index), &record, &mut framed);
-                }
-                Next::Chunk(chunk) => {
-                    writer.put(RecordKind::Chunk, chunk, &job.read_chunk(chunk)?, &mut framed);
-                }
+                // What has become void since it was chosen is left out.
+                Next::Page(index) | Next::PageInPlace(index) => match job.read_page(index) {
+                    Ok(page) => {
+                        let kind = match next {
+                            _ if job.sends_drafts() => RecordKind::Draft,
+                            Next::PageInPlace(_) => RecordKind::PageInPlace,
+                            Next::Page(_) | Next::Chunk(_) => RecordKind::Page,
+                        };
+                        writer.put(kind, u64::from(index), &page.to_record(), &mut framed);
+                    }
+                    Err(_) if !job.with_relay(|relay| relay.has_page(index)) => {}
+                    Err(error) => return Err(error),
+                },
+                Next::Chunk(chunk) => match job.read_chunk(chunk) {
+                    Ok(payload) => writer.put(RecordKind::Chunk, chunk, &payload, &mut framed),
+                    Err(_) if job.with_relay(|relay| relay.is_void(chunk)) => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
         Ok::<_, StoreError>((Bytes::from(framed), writer))

@@ -8,6 +8,7 @@ use crate::seal::Hash;
 
 use super::name::{ObjectNameError, check_object_name};
 use super::page::{Attributes, Entry, ObjectKind, Page, PageBytes, Slice};
+use super::recut::Recut;
 
 /// Why a page cannot be the next one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +93,20 @@ pub enum ChainError {
         /// Bytes written.
         written: u64,
     },
+    /// A page that cuts anew stands for other pages than it may.
+    #[error("page {index} cuts pages from {found} on anew, due was {expected}")]
+    Recut {
+        /// The page.
+        index: u32,
+        /// The page from which on it may.
+        expected: u32,
+        /// The page that it names.
+        found: u32,
+    },
+    /// A page that cuts anew has an entry that is neither a chunk nor a sync point, or does not
+    /// have all the bytes.
+    #[error("page {0} does not cut anew what it stands for")]
+    RecutContent(u32),
     /// The log ends with open objects, or with another content length.
     #[error("the log ends with {open} open objects and {claimed} of {written} content bytes")]
     End {
@@ -113,6 +128,8 @@ pub struct ObjectState {
     pub attributes: Attributes,
     /// Bytes so far.
     pub len: u64,
+    /// Bytes where the tail of the log begins.
+    tail_len: u64,
 }
 
 /// What a page added to the log.
@@ -124,8 +141,31 @@ pub struct PageSummary {
     pub first_chunk: u64,
     /// Its chunks.
     pub chunks: u64,
-    /// Content bytes of its chunks.
+    /// Content bytes that it added to the job's; chunks that are cut anew add none.
     pub content: u64,
+    /// What the page cuts anew.
+    pub recut: Option<Recut>,
+    /// Whether it was taken in place of the pages that it stands for: the chunks that it cuts
+    /// anew are void at once.
+    pub skipped: bool,
+    /// An earlier page that cut anew: the chunks that it replaced are void from now on.
+    pub in_force: Option<Recut>,
+}
+
+impl PageSummary {
+    /// Of a page that cuts nothing anew, follows the one before it, and describes chunks from
+    /// `first_chunk` on.
+    pub const fn plain(index: u32, first_chunk: u64) -> Self {
+        Self {
+            index,
+            first_chunk,
+            chunks: 0,
+            content: 0,
+            recut: None,
+            skipped: false,
+            in_force: None,
+        }
+    }
 }
 
 /// The manifest so far: accepts pages in order and refuses those that do not fit.
@@ -144,6 +184,18 @@ pub struct Manifest {
     open: BTreeMap<u32, ObjectState>,
     names: Names,
     end: Option<(u64, Hash)>,
+    tail: Tail,
+    /// The last page that cut anew, while the chunks that it replaces are not void.
+    recut: Option<Recut>,
+}
+
+/// The end of the log that the next page may cut anew: pages of chunks and sync points alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tail {
+    page: u32,
+    chunk: u64,
+    previous: Hash,
+    content: u64,
 }
 
 impl Manifest {
@@ -160,6 +212,8 @@ impl Manifest {
             open: BTreeMap::new(),
             names: Names::default(),
             end: None,
+            tail: Tail { page: 0, chunk: 0, previous: Hash::ZERO, content: 0 },
+            recut: None,
         }
     }
 
@@ -215,6 +269,11 @@ impl Manifest {
     /// [`ChainError`] if the page does not fit. The manifest may then have taken up a part of
     /// its entries: whoever feeds it must drop it, since the job cannot go on.
     pub fn accept(&mut self, page: &Page, bytes: &PageBytes) -> Result<PageSummary, ChainError> {
+        if let Some(Entry::Recut { first_page, first_chunk, previous }) = page.entries.first() {
+            let (page_from, chunk, previous) = (*first_page, *first_chunk, *previous);
+            let claimed = Tail { page: page_from, chunk, previous, content: self.tail.content };
+            return self.accept_recut(page, bytes, claimed);
+        }
         self.check_place(page)?;
         let (chunks, content) = (self.chunks, self.content);
         for entry in &page.entries {
@@ -225,12 +284,121 @@ impl Manifest {
         }
         self.pages += 1;
         self.last = bytes.hash();
+        if !page.entries.iter().all(may_be_cut_anew) {
+            self.begin_tail();
+        }
         Ok(PageSummary {
             index: page.index,
             first_chunk: page.first_chunk,
             chunks: self.chunks - chunks,
             content: self.content - content,
+            recut: None,
+            skipped: false,
+            in_force: None,
         })
+    }
+
+    /// Whether `page`, which is not the next one, may be taken in place of the next ones.
+    pub fn may_skip_to(&self, page: &Page) -> bool {
+        page.recut().is_some_and(|recut| recut.first_page == self.tail.page)
+    }
+
+    /// Where the next page that cuts anew has to begin: the first page and the first chunk.
+    pub const fn tail(&self) -> (u32, u64) {
+        (self.tail.page, self.tail.chunk)
+    }
+
+    /// The last page that cut anew, while the chunks that it replaces are not void yet.
+    pub const fn recut(&self) -> Option<Recut> {
+        self.recut
+    }
+
+    /// The first entry of a page that cuts the tail of this log anew.
+    pub const fn recut_entry(&self) -> Entry {
+        let Tail { page, chunk, previous, .. } = self.tail;
+        Entry::Recut { first_page: page, first_chunk: chunk, previous }
+    }
+
+    fn begin_tail(&mut self) {
+        let (page, chunk, previous) = (self.pages, self.chunks, self.last);
+        self.tail = Tail { page, chunk, previous, content: self.content };
+        self.open.values_mut().for_each(|object| object.tail_len = object.len);
+    }
+
+    /// Accepts a page that cuts the tail anew, be it as the next page or in place of those that
+    /// it stands for. It has the bytes of the tail if each object goes on where the tail began,
+    /// and ends where it ends.
+    fn accept_recut(
+        &mut self,
+        page: &Page,
+        bytes: &PageBytes,
+        claimed: Tail,
+    ) -> Result<PageSummary, ChainError> {
+        let index = page.index;
+        if self.end.is_some() {
+            return Err(ChainError::BehindEnd(index));
+        }
+        if claimed != self.tail || index <= self.tail.page {
+            let (expected, found) = (self.tail.page, claimed.page);
+            return Err(ChainError::Recut { index, expected, found });
+        }
+        let skipped = index > self.pages;
+        let (len_before, content_before) = (self.open_bytes(), self.content);
+        if skipped {
+            self.skip_to(page)?;
+        } else {
+            self.check_place(page)?;
+        }
+        let chunks = self.chunks;
+        self.content = self.tail.content;
+        self.open.values_mut().for_each(|object| object.len = object.tail_len);
+        for entry in page.entries.iter().skip(1) {
+            if !may_be_cut_anew(entry) {
+                return Err(ChainError::RecutContent(index));
+            }
+            self.apply(index, entry)?;
+        }
+        let same = (self.open_bytes(), self.content) == (len_before, content_before);
+        if !skipped && !same {
+            return Err(ChainError::RecutContent(index));
+        }
+        self.pages = index + 1;
+        self.last = bytes.hash();
+        self.begin_tail();
+        let recut = page.recut();
+        let in_force = self.recut.take();
+        self.recut = recut.filter(|_| !skipped);
+        Ok(PageSummary {
+            index,
+            first_chunk: page.first_chunk,
+            chunks: self.chunks - chunks,
+            content: self.content.saturating_sub(content_before),
+            recut,
+            skipped,
+            in_force,
+        })
+    }
+
+    /// Forgets the tail, in place of which `page` is taken.
+    fn skip_to(&mut self, page: &Page) -> Result<(), ChainError> {
+        let index = page.index;
+        if page.job != self.job {
+            return Err(ChainError::Job { index, job: page.job });
+        }
+        if page.first_chunk < self.chunks {
+            let (expected, found) = (self.chunks, page.first_chunk);
+            return Err(ChainError::FirstChunk { index, expected, found });
+        }
+        within(index, "pages", u64::from(index), u64::from(limit::PAGES_MAX))?;
+        within(index, "chunks", page.first_chunk, limit::CHUNKS_MAX)?;
+        within(index, "entries", page.entries.len() as u64, limit::PAGE_ENTRIES_MAX as u64)?;
+        self.chunks = page.first_chunk;
+        Ok(())
+    }
+
+    /// The lengths of all open objects, in order.
+    fn open_bytes(&self) -> Vec<u64> {
+        self.open.values().map(|object| object.len).collect()
     }
 
     fn check_place(&self, page: &Page) -> Result<(), ChainError> {
@@ -268,6 +436,10 @@ impl Manifest {
                 Ok(())
             }
             Entry::Sync { object, offset } => self.mark_sync(*object, *offset),
+            Entry::Recut { first_page, .. } => {
+                let (expected, found) = (self.tail.page, *first_page);
+                Err(ChainError::Recut { index, expected, found })
+            }
         }
     }
 
@@ -311,13 +483,14 @@ impl Manifest {
             return Err(ChainError::Taken(name.to_owned()));
         }
         self.objects += 1;
-        self.open.insert(object, ObjectState { name: name.to_owned(), attributes, len: 0 });
+        let name = name.to_owned();
+        self.open.insert(object, ObjectState { name, attributes, len: 0, tail_len: 0 });
         Ok(())
     }
 
     fn mark_sync(&self, object: u32, claimed: u64) -> Result<(), ChainError> {
         let state = self.open.get(&object).ok_or(ChainError::NotOpen(object))?;
-        if state.len != claimed {
+        if claimed > state.len {
             return Err(ChainError::Length { object, claimed, written: state.len });
         }
         Ok(())
@@ -330,6 +503,11 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Whether a page of such entries can be cut anew, and whether a page that cuts anew may have it.
+const fn may_be_cut_anew(entry: &Entry) -> bool {
+    matches!(entry, Entry::Chunk { .. } | Entry::Sync { .. })
 }
 
 fn within(index: u32, what: &'static str, value: u64, limit: u64) -> Result<(), ChainError> {
@@ -458,6 +636,92 @@ mod tests {
         for (what, entries) in wrong {
             assert!(accept(&mut Manifest::new(JOB, 100), entries).is_err(), "{what}");
         }
+    }
+
+    const LIVE: Attributes = Attributes { kind: ObjectKind::Live, ..FILE };
+
+    /// A live log: its page 0 opens an object, the next four have a chunk of 10 bytes each.
+    fn live() -> Manifest {
+        let mut manifest = Manifest::new(JOB, 100);
+        accept(&mut manifest, vec![open(0, "a", LIVE)]).unwrap();
+        (0..4).for_each(|at| {
+            accept(&mut manifest, vec![chunk(&[(0, at * 10, 10)])]).unwrap();
+        });
+        manifest
+    }
+
+    fn anew(manifest: &Manifest, chunks: &[(u64, u32)]) -> Page {
+        let chunks = chunks.iter().map(|(offset, len)| chunk(&[(0, *offset, *len)]));
+        manifest.next_page(std::iter::once(manifest.recut_entry()).chain(chunks).collect())
+    }
+
+    #[test]
+    fn the_tail_of_a_log_is_cut_anew_and_the_log_goes_on() {
+        let mut manifest = live();
+        let page = anew(&manifest, &[(0, 30), (30, 10)]);
+        let summary = manifest.accept(&page, &page.draft()).unwrap();
+        let recut = Recut { first_page: 1, page: 5, first_chunk: 0, end_chunk: 4 };
+        assert_eq!((summary.recut, summary.skipped, summary.in_force), (Some(recut), false, None));
+        assert_eq!((manifest.content(), manifest.chunks(), manifest.pages()), (40, 6, 6));
+        // The next one makes the first one's chunks void.
+        accept(&mut manifest, vec![chunk(&[(0, 40, 5)])]).unwrap();
+        let page = anew(&manifest, &[(40, 5)]);
+        let summary = manifest.accept(&page, &page.draft()).unwrap();
+        assert_eq!(summary.in_force, Some(recut));
+        let end = vec![close(0, 45), Entry::End { content_len: 45, digest: Hash::ZERO }];
+        accept(&mut manifest, end).unwrap();
+    }
+
+    #[test]
+    fn who_lacks_the_tail_takes_the_page_in_its_place() {
+        let mut whole = live();
+        let page = anew(&whole, &[(0, 40)]);
+        whole.accept(&page, &page.draft()).unwrap();
+        let next = whole.next_page(vec![chunk(&[(0, 40, 5)])]);
+        // One that has just the opening page, and one that has a part of the tail.
+        for pages in [1, 3] {
+            let mut other = Manifest::new(JOB, 100);
+            accept(&mut other, vec![open(0, "a", LIVE)]).unwrap();
+            (1..pages).for_each(|at| {
+                accept(&mut other, vec![chunk(&[(0, (at - 1) * 10, 10)])]).unwrap();
+            });
+            let summary = other.accept(&page, &page.draft()).unwrap();
+            assert!(summary.skipped);
+            assert_eq!((other.content(), other.chunks(), other.pages()), (40, 5, 6));
+            other.accept(&next, &next.draft()).unwrap();
+            assert_eq!(other.last_hash(), next.draft().hash());
+        }
+    }
+
+    #[test]
+    fn what_is_cut_anew_must_be_what_is_there() {
+        let wrong: [(&str, &[(u64, u32)]); 4] = [
+            ("too little", &[(0, 30)]),
+            ("too much", &[(0, 30), (30, 11)]),
+            ("a hole", &[(0, 10), (20, 20)]),
+            ("from behind the beginning", &[(10, 30)]),
+        ];
+        for (what, chunks) in wrong {
+            let mut manifest = live();
+            let page = anew(&manifest, chunks);
+            assert!(manifest.accept(&page, &page.draft()).is_err(), "{what}");
+        }
+        let mut manifest = live();
+        let mut page = anew(&manifest, &[(0, 40)]);
+        page.entries.push(close(0, 40));
+        assert_eq!(
+            manifest.accept(&page, &page.draft()),
+            Err(ChainError::RecutContent(5)),
+            "nothing but chunks"
+        );
+        let mut manifest = live();
+        let page = manifest.next_page(vec![chunk(&[(0, 40, 5)]), manifest.recut_entry()]);
+        assert!(manifest.accept(&page, &page.draft()).is_err(), "it comes first");
+        let mut manifest = live();
+        let Entry::Recut { first_chunk, previous, .. } = manifest.recut_entry() else { panic!() };
+        let from = Entry::Recut { first_page: 2, first_chunk, previous };
+        let page = manifest.next_page(vec![from, chunk(&[(0, 10, 30)])]);
+        assert!(manifest.accept(&page, &page.draft()).is_err(), "the whole tail");
     }
 
     #[test]

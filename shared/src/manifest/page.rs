@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ring::signature::Ed25519KeyPair;
 use serde::{Deserialize, Serialize};
 
+use super::recut::Recut;
 use crate::id::JobId;
 use crate::limit::PAGE_LEN_MAX;
 use crate::seal::{self, Hash, PublicKey, Purpose, SIGNATURE_LEN, Signature};
@@ -65,8 +66,22 @@ pub enum Entry {
     Sync {
         /// The object; it is open.
         object: u32,
-        /// Its length so far, in bytes.
+        /// Where, in bytes; not beyond its length so far.
         offset: u64,
+    },
+    /// Always the first entry of its page, which cuts the end of the log anew, into larger
+    /// chunks: those of this page have the bytes of the chunks from `first_chunk` up to
+    /// `Page::first_chunk`, in their order. Only chunks and sync points follow.
+    ///
+    /// The chunks that are cut anew are void as soon as the next such page is there. Whoever
+    /// lacks pages from `first_page` on may take this page in place of all of them.
+    Recut {
+        /// The first page whose chunks are cut anew.
+        first_page: u32,
+        /// The first chunk that is cut anew.
+        first_chunk: u64,
+        /// The hash of the page before `first_page`.
+        previous: Hash,
     },
 }
 
@@ -133,6 +148,19 @@ impl Page {
         (self.first_chunk..)
             .zip(chunks)
             .map(|(number, (len, hash, slices))| (number, len, hash, slices))
+    }
+
+    /// What the page cuts anew, if it does.
+    pub fn recut(&self) -> Option<Recut> {
+        match self.entries.first()? {
+            Entry::Recut { first_page, first_chunk, .. } => Some(Recut {
+                first_page: *first_page,
+                page: self.index,
+                first_chunk: *first_chunk,
+                end_chunk: self.first_chunk,
+            }),
+            _ => None,
+        }
     }
 
     /// Length, hash and slices of chunk `number`, if this page describes it.

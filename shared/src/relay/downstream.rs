@@ -1,11 +1,12 @@
 //! To whom a job is sent: a cursor per stripe over what is held.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::id::PeerId;
 use crate::wire::message::{Offer, StripeWant, Want};
 
-use super::{Effect, Next, Relay};
+use super::{Effect, Next, Relay, Span};
 
 /// A peer that wants the job.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Downstream {
     late: BTreeSet<u64>,
     /// Pages it has or was sent.
     pages: u32,
+    /// Long chunks whose bytes it was sent in short ones, unless it says that it lacks them.
+    spared: BTreeSet<u64>,
     /// Chunks below are not to be had here.
     floor: u64,
 }
@@ -44,7 +47,23 @@ impl Downstream {
         self.late = self.late.split_off(&chunk);
     }
 
+    /// The chunks of `run` are void, `long` has their bytes: whoever was sent all of `run` needs
+    /// none of `long`.
+    pub(super) fn void(&mut self, run: &Range<u64>, long: &[u64]) {
+        let is_sent = self.cursors.iter().all(|cursor| cursor.next >= run.end)
+            && self.late.range(run.clone()).next().is_none();
+        self.late.retain(|chunk| !run.contains(chunk));
+        let first = self.cursors.iter().map(|cursor| cursor.next).min().unwrap_or(0);
+        self.spared = self.spared.split_off(&first);
+        if is_sent {
+            self.spared.extend(long);
+        }
+    }
+
     fn has(&self, chunk: u64) -> bool {
+        if self.spared.contains(&chunk) {
+            return true;
+        }
         let at = self.want.held.partition_point(|(first, _)| *first <= chunk);
         let run = at.checked_sub(1).and_then(|at| self.want.held.get(at));
         run.is_some_and(|(first, len)| chunk - first < *len)
@@ -63,6 +82,12 @@ impl Downstream {
         });
         self.cursors = cursors.collect();
         self.pages = self.pages.max(want.pages);
+        for stripe in &want.stripes {
+            // What it lacks first was not in what it was sent.
+            if self.spared.remove(&stripe.from) {
+                self.late.insert(stripe.from);
+            }
+        }
         let wanted = |chunk: &u64| {
             let cursor =
                 self.cursors.iter().find(|c| u64::from(c.stripe.stripe) == chunk % stripes);
@@ -104,22 +129,33 @@ impl Relay {
         self.downstreams.get(peer).is_some_and(|downstream| downstream.want.complete)
     }
 
+    /// Whether what `peer` lacks first is void.
+    fn lacks_void(&self, peer: &PeerId) -> bool {
+        let downstream = self.downstreams.get(peer);
+        let mut cursors = downstream.into_iter().flat_map(|downstream| &downstream.cursors);
+        cursors.any(|cursor| self.is_void(cursor.stripe.from))
+    }
+
     /// The next record for `peer`, which counts as sent from now on: a page before the first
     /// chunk that it describes, chunks with credit in the order of their numbers.
     pub fn next_send(&mut self, peer: &PeerId) -> Option<Next> {
+        let lacks_void = self.lacks_void(peer);
         let downstream = self.downstreams.get_mut(peer)?;
         let credit = downstream.cursors.iter().map(|cursor| cursor.stripe.credit).max()?;
-        let page = usize::try_from(downstream.pages).ok()?;
-        if downstream.pages < self.published {
-            let first = page.checked_sub(1).and_then(|p| self.page_ends.get(p)).copied();
-            // Pages run ahead of the chunks as far as there is credit, and no further.
-            if first.unwrap_or(0) < credit {
-                downstream.pages += 1;
-                return Some(Next::Page(downstream.pages - 1));
+        let at = self.spans.partition_point(|span| span.index < downstream.pages);
+        let described = at.checked_sub(1).and_then(|at| self.spans.get(at)).map(Span::end);
+        let described = described.unwrap_or(0);
+        if let Some(span) = self.spans.get(at).filter(|span| span.index < self.published) {
+            // Pages run ahead of the chunks as far as there is credit, and no further; unless
+            // what the peer lacks first is void, which a later page tells it.
+            if described < credit || lacks_void {
+                let due = std::mem::replace(&mut downstream.pages, span.index.saturating_add(1));
+                let in_place = span.index > due;
+                let next = if in_place { Next::PageInPlace } else { Next::Page };
+                return Some(next(span.index));
             }
         }
-        let described = page.checked_sub(1).and_then(|p| self.page_ends.get(p)).copied();
-        let limit = described.unwrap_or(0);
+        let limit = described;
         if let Some(chunk) = downstream.late.first().copied().filter(|chunk| *chunk < limit) {
             downstream.late.remove(&chunk);
             return Some(Next::Chunk(chunk));
@@ -129,9 +165,9 @@ impl Relay {
             let Some(&cursor) = downstream.cursors.get(index) else { break };
             let end = cursor.stripe.credit.min(limit);
             let found = next_in_stripe(cursor.next, end, self.stripes, |from| {
-                let mut chunk = self.held.next_present(from)?;
+                let mut chunk = self.stock.next_present(from)?;
                 while downstream.has(chunk) {
-                    chunk = self.held.next_present(chunk + 1)?;
+                    chunk = self.stock.next_present(chunk + 1)?;
                 }
                 Some(chunk)
             });

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::chunk_set::ChunkSet;
 use crate::id::PeerId;
 use crate::limit;
+use crate::manifest::{Cuts, PageSummary, Recut};
 use crate::rate::Rate;
 use crate::time::Time;
 use crate::wire::message::{Offer, Phase, Report, Source, Want};
@@ -56,6 +57,8 @@ pub enum Effect {
 pub enum Next {
     /// The page with this index.
     Page(u32),
+    /// The page with this index, in place of those that it stands for: their chunks are void.
+    PageInPlace(u32),
     /// The chunk with this number.
     Chunk(u64),
 }
@@ -71,24 +74,51 @@ pub enum Landing {
     BeyondCredit,
 }
 
+/// What one page describes.
+#[derive(Debug, Clone)]
+struct Span {
+    index: u32,
+    first: u64,
+    lens: Box<[u32]>,
+}
+
+impl Span {
+    fn end(&self) -> u64 {
+        self.first.saturating_add(self.lens.len() as u64)
+    }
+}
+
 /// The engine of one job at one peer.
 #[derive(Debug, Clone)]
 pub struct Relay {
     stripes: u64,
     /// Chunks that may be on their way, counted from the first missing one.
     window: u64,
-    /// For every page, the number of the first chunk behind it.
-    page_ends: Vec<u64>,
+    /// What the pages describe, in order. Pages whose chunks were cut anew are left out.
+    spans: Vec<Span>,
+    /// Pages known: the index of the next one.
+    pages: u32,
+    /// Chunks described: the number of the next one.
+    chunks: u64,
     /// Pages that may be passed on.
     published: u32,
     ended: bool,
     complete: bool,
     failed: Option<String>,
     stalled: Option<String>,
-    lens: Vec<u32>,
+    /// Chunks that are held or void.
     held: ChunkSet,
+    /// Chunks that can be sent: held and not void, nor cut anew out of others that still can.
+    stock: ChunkSet,
+    /// Chunks that are durable or void.
     durable: ChunkSet,
+    durable_now: u64,
+    /// The most durable bytes that there were: what was said is not taken back when chunks that
+    /// are there in part are cut anew.
     durable_bytes: u64,
+    short_only: bool,
+    /// Long chunks of the last page that cut anew, while the short ones are not void.
+    cuts: Cuts,
     rate: Rate,
     upstreams: BTreeMap<PeerId, Upstream>,
     /// Who feeds each stripe.
@@ -108,16 +138,21 @@ impl Relay {
         Self {
             stripes,
             window: window.max(stripes),
-            page_ends: Vec::new(),
+            spans: Vec::new(),
+            pages: 0,
+            chunks: 0,
             published: 0,
             ended: false,
             complete: false,
             failed: None,
             stalled: None,
-            lens: Vec::new(),
             held: ChunkSet::new(),
+            stock: ChunkSet::new(),
             durable: ChunkSet::new(),
+            durable_now: 0,
             durable_bytes: 0,
+            short_only: false,
+            cuts: Cuts::default(),
             rate: Rate::default(),
             upstreams: BTreeMap::new(),
             feeders: (0..stripes).map(|_| None).collect(),
@@ -137,17 +172,37 @@ impl Relay {
         self.rate.bits_per_second(now)
     }
 
+    /// This peer cannot read chunks that were cut anew: it has their bytes in short ones only.
+    pub const fn sends_no_long_chunks(&mut self) {
+        self.short_only = true;
+    }
+
+    /// Whether a page can be sent, if it is known: its chunks are not void.
+    pub fn has_page(&self, index: u32) -> bool {
+        self.spans.binary_search_by_key(&index, |span| span.index).is_ok()
+    }
+
+    /// Whether a chunk is void: nobody needs it.
+    pub fn is_void(&self, chunk: u64) -> bool {
+        self.chunk_len(chunk) == 0 && self.durable.contains(chunk)
+    }
+
     /// Whether anybody was offered the job or wants it from here.
     pub fn has_receivers(&self) -> bool {
         !self.downstreams.is_empty() || !self.invited.is_empty()
     }
 
-    /// Takes up what a restart has found: pages by [`Self::page`], then the chunks that are
-    /// held and durable.
-    pub fn restore(&mut self, held: &ChunkSet, complete: bool) {
+    /// Takes up what a restart has found: pages by [`Self::page`], without those whose chunks are
+    /// void; then the chunks that are durable or void, and the long chunks of the last page that
+    /// cut anew, while the short ones are not void.
+    pub fn restore(&mut self, held: &ChunkSet, cuts: Cuts, complete: bool) {
+        self.cuts = cuts;
         for (first, len) in held.runs(0) {
             for chunk in first..first + len {
                 self.held.insert(chunk);
+                if self.chunk_len(chunk) > 0 && !self.cuts.has_long(chunk) {
+                    self.stock.insert(chunk);
+                }
                 self.mark_durable(chunk);
             }
         }
@@ -156,27 +211,29 @@ impl Relay {
     }
 
     /// Pages known, counted from the first.
-    pub fn pages(&self) -> u32 {
-        u32::try_from(self.page_ends.len()).unwrap_or(u32::MAX)
+    pub const fn pages(&self) -> u32 {
+        self.pages
     }
 
     /// Chunks described by the pages known.
-    pub fn chunks(&self) -> u64 {
-        self.page_ends.last().copied().unwrap_or(0)
+    pub const fn chunks(&self) -> u64 {
+        self.chunks
     }
 
-    /// Length of a chunk in bytes; 0 while no page describes it.
+    /// Length of a chunk in bytes; 0 while no page describes it, and when it is void.
     pub fn chunk_len(&self, chunk: u64) -> u32 {
-        let index = usize::try_from(chunk).unwrap_or(usize::MAX);
-        self.lens.get(index).copied().unwrap_or(0)
+        let at = self.spans.partition_point(|span| span.first <= chunk);
+        let span = at.checked_sub(1).and_then(|at| self.spans.get(at));
+        let place = span.and_then(|span| usize::try_from(chunk - span.first).ok());
+        span.zip(place).and_then(|(span, place)| span.lens.get(place)).copied().unwrap_or(0)
     }
 
-    /// Chunks held, verified.
+    /// Chunks that are held, verified, or void.
     pub const fn held(&self) -> &ChunkSet {
         &self.held
     }
 
-    /// Chunks that are durable.
+    /// Chunks that are durable or void.
     pub const fn durable(&self) -> &ChunkSet {
         &self.durable
     }
@@ -193,7 +250,7 @@ impl Relay {
 
     /// Whether the end of the log is known and every chunk is held.
     pub fn is_whole(&self) -> bool {
-        self.ended && self.held.head() >= self.chunks()
+        self.ended && self.held.head() >= self.chunks
     }
 
     /// The report of this peer on the job.
@@ -212,20 +269,94 @@ impl Relay {
         }
     }
 
-    /// The next page of the manifest is known: it describes chunks of these lengths; `last`
-    /// says that the log ends with it.
-    pub fn page(&mut self, chunk_lens: &[u32], last: bool, fx: &mut Vec<Effect>) {
-        self.lens.extend_from_slice(chunk_lens);
-        self.page_ends.push(self.lens.len() as u64);
+    /// A page of the manifest is known, of which that says `summary`: it describes chunks of
+    /// these lengths; `last` says that the log ends with it.
+    pub fn page(
+        &mut self,
+        summary: &PageSummary,
+        chunk_lens: &[u32],
+        last: bool,
+        fx: &mut Vec<Effect>,
+    ) {
+        let PageSummary { index, first_chunk: first, recut, skipped, in_force, .. } = *summary;
+        if let Some(earlier) = in_force {
+            self.void(&earlier, fx);
+        }
+        if let Some(recut) = recut {
+            self.cuts = Cuts::new(&recut, &self.lens_of(&recut), chunk_lens);
+            self.take_up_cuts();
+        }
+        self.spans.push(Span { index, first, lens: chunk_lens.into() });
+        self.pages = index.saturating_add(1);
+        self.chunks = first.saturating_add(chunk_lens.len() as u64);
         self.ended |= last;
-        self.tell_wants(false, fx);
+        if let Some(recut) = recut.filter(|_| skipped) {
+            self.void(&recut, fx);
+        }
+        self.tell_wants(in_force.is_some() || skipped, fx);
+    }
+
+    /// The lengths of the chunks that a page cuts anew.
+    fn lens_of(&self, recut: &Recut) -> Vec<u32> {
+        let within = self.spans.iter().filter(|span| span.index >= recut.first_page);
+        within.flat_map(|span| span.lens.iter().copied()).collect()
+    }
+
+    /// Who has all short chunks has the long one.
+    fn take_up_cuts(&mut self) {
+        for cut in self.cuts.iter() {
+            if cut.is_in(&self.held) {
+                self.held.insert(cut.chunk);
+            }
+            if cut.is_in(&self.durable) {
+                self.durable.insert(cut.chunk);
+            }
+        }
+        self.advance_missing();
+    }
+
+    /// The short chunks that a page has cut anew are void from now on: the long ones take their
+    /// place.
+    fn void(&mut self, recut: &Recut, fx: &mut Vec<Effect>) {
+        let run = recut.first_chunk..recut.end_chunk;
+        let cuts = std::mem::take(&mut self.cuts);
+        let short = run.clone().filter(|chunk| self.durable.contains(*chunk));
+        let short: u64 = short.map(|chunk| u64::from(self.chunk_len(chunk))).sum();
+        let long = cuts.iter().filter(|cut| self.durable.contains(cut.chunk));
+        let long: u64 = long.map(|cut| u64::from(cut.len)).sum();
+        self.durable_now = self.durable_now.saturating_sub(short).saturating_add(long);
+        self.durable_bytes = self.durable_bytes.max(self.durable_now);
+        self.spans.retain(|span| span.index < recut.first_page || span.index >= recut.page);
+        for chunk in run.clone() {
+            self.held.insert(chunk);
+            self.durable.insert(chunk);
+            self.stock.remove(chunk);
+        }
+        let long: Vec<u64> = cuts.iter().map(|cut| cut.chunk).collect();
+        for downstream in self.downstreams.values_mut() {
+            downstream.void(&run, &long);
+        }
+        for chunk in long {
+            if !self.short_only && self.held.contains(chunk) && self.stock.insert(chunk) {
+                self.offer_chunk(chunk, fx);
+            }
+        }
+        self.advance_missing();
+    }
+
+    fn offer_chunk(&mut self, chunk: u64, fx: &mut Vec<Effect>) {
+        for (peer, downstream) in &mut self.downstreams {
+            if downstream.chunk_held(chunk, self.stripes) {
+                fx.push(Effect::Ready { peer: peer.clone() });
+            }
+        }
     }
 
     /// The first `pages` pages, and every held chunk that they describe, may be passed on.
     ///
     /// At the base that is when they are durable; at a node, as soon as they are verified.
     pub fn publish(&mut self, pages: u32, fx: &mut Vec<Effect>) {
-        let pages = pages.min(self.pages());
+        let pages = pages.min(self.pages);
         if pages > self.published {
             self.published = pages;
             self.wake_downstreams(fx);
@@ -250,11 +381,14 @@ impl Relay {
             return;
         }
         self.rate.add(now, u64::from(len));
+        if let Some(long) = self.cuts.completed(chunk, &self.held) {
+            self.held.insert(long);
+        }
         self.advance_missing();
-        for (peer, downstream) in &mut self.downstreams {
-            if downstream.chunk_held(chunk, self.stripes) {
-                fx.push(Effect::Ready { peer: peer.clone() });
-            }
+        // A chunk that was cut anew goes to nobody while the short ones can be had.
+        if !self.cuts.has_long(chunk) {
+            self.stock.insert(chunk);
+            self.offer_chunk(chunk, fx);
         }
         self.tell_wants(false, fx);
     }
@@ -325,8 +459,16 @@ impl Relay {
     }
 
     fn mark_durable(&mut self, chunk: u64) {
-        if self.durable.insert(chunk) {
-            self.durable_bytes += u64::from(self.chunk_len(chunk));
+        if !self.durable.insert(chunk) {
+            return;
+        }
+        if let Some(long) = self.cuts.completed(chunk, &self.durable) {
+            self.durable.insert(long);
+        }
+        // The bytes of a long chunk count when the short ones do not any more.
+        if !self.cuts.has_long(chunk) {
+            self.durable_now += u64::from(self.chunk_len(chunk));
+            self.durable_bytes = self.durable_bytes.max(self.durable_now);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod recut;
+
 const NOW: Time = Time::ZERO;
 
 fn chance(seed: &mut u64, of: u64) -> u64 {
@@ -9,12 +11,17 @@ fn chance(seed: &mut u64, of: u64) -> u64 {
     (*seed >> 33) % of
 }
 
+fn next_page(relay: &mut Relay, lens: &[u32], last: bool, fx: &mut Vec<Effect>) {
+    let summary = PageSummary::plain(relay.pages(), relay.chunks());
+    relay.page(&summary, lens, last, fx);
+}
+
 /// A source that holds `pages` pages of `per_page` chunks, all published.
 fn source(stripes: u8, pages: u32, per_page: usize) -> Relay {
     let mut relay = Relay::new(stripes, 8);
     let mut fx = Vec::new();
     for page in 0..pages {
-        relay.page(&vec![10; per_page], page + 1 == pages, &mut fx);
+        next_page(&mut relay, &vec![10; per_page], page + 1 == pages, &mut fx);
     }
     for chunk in 0..u64::from(pages) * per_page as u64 {
         relay.hold(NOW, chunk, 10, &mut fx);
@@ -99,11 +106,11 @@ impl Pair {
     fn land(&mut self, next: Next) {
         let mut fx = Vec::new();
         match next {
-            Next::Page(page) => {
+            Next::Page(page) | Next::PageInPlace(page) => {
                 self.parked.insert(page, ());
                 while self.parked.remove(&self.receiver.pages()).is_some() {
                     let last = self.receiver.pages() + 1 == self.pages;
-                    self.receiver.page(&vec![10; self.per_page], last, &mut fx);
+                    next_page(&mut self.receiver, &vec![10; self.per_page], last, &mut fx);
                 }
             }
             Next::Chunk(chunk) => self.receiver.hold(NOW, chunk, 10, &mut fx),
@@ -150,7 +157,7 @@ fn a_source_passes_on_what_comes_late() {
     let node = PeerId::Node("n".parse().unwrap());
     let mut relay = Relay::new(1, 8);
     let mut fx = Vec::new();
-    relay.page(&[10; 4], true, &mut fx);
+    next_page(&mut relay, &[10; 4], true, &mut fx);
     relay.publish(1, &mut fx);
     let stripes = vec![crate::wire::message::StripeWant { stripe: 0, from: 0, credit: 8 }];
     relay.wanted(&node, Want { stripes, ..Want::default() }, &mut fx);
@@ -172,7 +179,7 @@ fn only_published_pages_and_their_chunks_are_passed_on() {
     let node = PeerId::Node("n".parse().unwrap());
     let mut relay = Relay::new(1, 8);
     let mut fx = Vec::new();
-    relay.page(&[10; 2], false, &mut fx);
+    next_page(&mut relay, &[10; 2], false, &mut fx);
     relay.hold(NOW, 0, 10, &mut fx);
     let stripes = vec![crate::wire::message::StripeWant { stripe: 0, from: 0, credit: 8 }];
     relay.wanted(&node, Want { stripes, ..Want::default() }, &mut fx);
@@ -198,7 +205,7 @@ fn what_is_not_asked_for_is_a_fault() {
 fn complete_is_reported_when_told_and_bytes_when_durable() {
     let mut relay = Relay::new(1, 4);
     let mut fx = Vec::new();
-    relay.page(&[10, 20], true, &mut fx);
+    next_page(&mut relay, &[10, 20], true, &mut fx);
     relay.hold(NOW, 0, 10, &mut fx);
     relay.hold(NOW, 1, 20, &mut fx);
     assert!(relay.is_whole());

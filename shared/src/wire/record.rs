@@ -37,11 +37,14 @@ pub enum RecordKind {
     Page = 3,
     /// A page as the publisher drafted it, unsigned; the number is its index.
     Draft = 4,
+    /// A signed page that cuts anew, in place of all pages that it stands for and that were not
+    /// sent; the number is its index.
+    PageInPlace = 5,
 }
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Job, Self::Chunk, Self::Page, Self::Draft]
+        [Self::Job, Self::Chunk, Self::Page, Self::Draft, Self::PageInPlace]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -51,7 +54,7 @@ impl RecordKind {
         match self {
             Self::Job => 16,
             Self::Chunk => limit::CHUNK_LEN_MAX as usize,
-            Self::Page | Self::Draft => limit::PAGE_LEN_MAX,
+            Self::Page | Self::Draft | Self::PageInPlace => limit::PAGE_LEN_MAX,
         }
     }
 }

@@ -447,7 +447,7 @@ impl World {
         let plan = self.plan.jobs.get(plan_of(job))?;
         let disk = self.base.ledger.content.get(&job);
         let is_durable = disk.is_some_and(|disk| match next {
-            Next::Page(page) => {
+            Next::Page(page) | Next::PageInPlace(page) => {
                 let page = usize::try_from(page).unwrap_or(usize::MAX);
                 let pages = plan.pages.iter().take(page.saturating_add(1));
                 let end = pages.map(|page| page.len() as u64).sum::<u64>();

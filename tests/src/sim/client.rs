@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shared::control::{Pace, Receipt, Via};
 use shared::id::{JobId, PeerId, Role};
+use shared::manifest::PageSummary;
 use shared::relay::{Effect, Next, Relay};
 use shared::wire::codec;
 use shared::wire::frame::datagram_frames;
@@ -136,7 +137,8 @@ impl World {
                 let (now, is_last) = (self.now, page + 1 == wish.pages.len());
                 self.at_relay(plan, |relay, fx| {
                     let first = relay.chunks();
-                    relay.page(lens, is_last, fx);
+                    let summary = PageSummary::plain(relay.pages(), relay.chunks());
+                    relay.page(&summary, lens, is_last, fx);
                     for (chunk, len) in (first..).zip(lens) {
                         relay.hold(now, chunk, *len, fx);
                     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::chunk_set::ChunkSet;
 use shared::id::PeerId;
+use shared::manifest::{Cuts, PageSummary};
 use shared::relay::{Effect, Landing, Relay};
 use shared::time::Time;
 
@@ -74,7 +75,7 @@ impl Holding {
         for _ in 0..disk.pages {
             holding.next_page(plan, &mut fx);
         }
-        holding.relay.restore(&disk.chunks, disk.complete);
+        holding.relay.restore(&disk.chunks, Cuts::default(), disk.complete);
         holding.publish(plan, disk, &mut fx);
         holding
     }
@@ -143,7 +144,8 @@ impl Holding {
     fn next_page(&mut self, plan: &JobPlan, fx: &mut Vec<Effect>) {
         let index = usize::try_from(self.relay.pages()).unwrap_or(usize::MAX);
         if let Some(lens) = plan.pages.get(index) {
-            self.relay.page(lens, index + 1 == plan.pages.len(), fx);
+            let summary = PageSummary::plain(self.relay.pages(), self.relay.chunks());
+            self.relay.page(&summary, lens, index + 1 == plan.pages.len(), fx);
         }
     }
 

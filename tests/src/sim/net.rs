@@ -307,7 +307,7 @@ impl World {
                 end.ready.push(job);
             }
             let (is_page, number) = match next {
-                Next::Page(page) => (true, u64::from(page)),
+                Next::Page(page) | Next::PageInPlace(page) => (true, u64::from(page)),
                 Next::Chunk(chunk) => (false, chunk),
             };
             let damaged = !self.is_quiet() && self.chance.next() % 1_000_000 < self.plan.damaged;

@@ -155,6 +155,7 @@ fn records_beyond_the_limit_of_their_kind_are_refused() {
         Chunk => RecordKind::Chunk,
         Page => RecordKind::Page,
         Draft => RecordKind::Draft,
+        PageInPlace => RecordKind::PageInPlace,
     });
     let limits = [16, 256 * 1024, 64 * 1024, 64 * 1024];
     for ((name, kind), most) in kinds.into_iter().zip(limits) {

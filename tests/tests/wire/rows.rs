@@ -376,11 +376,14 @@ fn records() -> Vec<Row> {
         Chunk => RecordKind::Chunk,
         Page => RecordKind::Page,
         Draft => RecordKind::Draft,
+        PageInPlace => RecordKind::PageInPlace,
     });
     let payload = |kind| match kind {
         RecordKind::Job => sample::JOB.0.to_vec(),
         RecordKind::Chunk => sample::content()[1].to_vec(),
-        RecordKind::Page => page.draft().sign(&sample::key()).to_record().to_vec(),
+        RecordKind::Page | RecordKind::PageInPlace => {
+            page.draft().sign(&sample::key()).to_record().to_vec()
+        }
         RecordKind::Draft => page.draft().to_record().to_vec(),
     };
     let record = |kind| {

@@ -109,6 +109,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         Close => Entry::Close { object: 0, len: 11, digest: whole() },
         End => Entry::End { content_len: 11, digest: whole() },
         Sync => Entry::Sync { object: 0, offset: 11 },
+        Recut => Entry::Recut { first_page: 1, first_chunk: 0, previous: whole() },
     })
 }
 

@@ -99,12 +99,12 @@ async fn a_job_without_room_says_so_and_goes_on_when_there_is() {
 
     room::take(&store, 0);
     let [first, second] = pages;
-    assert!(job.arrived(Arrival::Page(first, None)));
+    assert!(job.arrived(Arrival::Page { bytes: first, in_place: false, from: None }));
     assert!(job.arrived(Arrival::Chunk(0, chunks[0].clone(), None)));
     phase(|phase| matches!(phase, Phase::Stalled(reason) if reason.contains("disk full"))).await;
     // What comes meanwhile waits too, in whatever order.
     assert!(job.arrived(Arrival::Chunk(1, chunks[1].clone(), None)));
-    assert!(job.arrived(Arrival::Page(second, None)));
+    assert!(job.arrived(Arrival::Page { bytes: second, in_place: false, from: None }));
     room::give(&store, 0);
     phase(|phase| *phase == Phase::Complete).await;
     let file = store.folder().join("files").join("f");

@@ -30,6 +30,8 @@ pub(super) struct Audit<'a> {
     pub(super) held: ChunkSet,
     /// Runs of chunks whose bytes are gone.
     lost: Vec<(u64, u64)>,
+    /// Runs `(first, end)` of chunks that nobody needs any more.
+    void: Vec<(u64, u64)>,
     /// Objects that are open at this point of the log.
     open: BTreeMap<u32, Extent>,
     /// Live objects that are to go on: some of their bytes are not durable, or they are open.
@@ -44,7 +46,21 @@ struct Extent {
     name: String,
     is_live: bool,
     bytes: u64,
+    /// Of a live object: what a gap separates from the bytes before, by offset, with its end and
+    /// its chunk. A chunk that was cut anew may close the gap further on in the log.
+    ahead: BTreeMap<u64, (u64, u64)>,
     runs: Vec<(u64, u64)>,
+}
+
+impl Extent {
+    fn close_gaps(&mut self) {
+        while let Some(entry) = self.ahead.first_entry()
+            && *entry.key() <= self.bytes
+        {
+            let (end, _) = entry.remove();
+            self.bytes = self.bytes.max(end);
+        }
+    }
 }
 
 /// A live object that is to go on.
@@ -80,6 +96,7 @@ impl<'a> Audit<'a> {
             manifest: Manifest::new(object.id, object.chunk_max),
             held: journalled,
             lost: Vec::new(),
+            void: Vec::new(),
             open: BTreeMap::new(),
             live: BTreeMap::new(),
             spool,
@@ -126,7 +143,9 @@ impl<'a> Audit<'a> {
             .map_err(|error| error.to_string())?;
         let page = bytes.decode().map_err(|error| error.to_string())?;
         let due = (self.manifest.pages(), self.manifest.chunks(), self.manifest.last_hash());
-        if due == (page.index, page.first_chunk, page.previous) {
+        // A page that cuts anew may stand in place of the last ones; the manifest sees to it.
+        let stands_in = page.recut().is_some() && page.index > self.manifest.pages();
+        if stands_in || due == (page.index, page.first_chunk, page.previous) {
             Ok((bytes, page))
         } else {
             Err("it does not follow the page before it".to_owned())
@@ -143,9 +162,14 @@ impl<'a> Audit<'a> {
 
     fn take(&mut self, page: Page, record_len: u32) -> Result<(), StoreError> {
         let view = PageView::new(Arc::new(page));
-        let mut content = self.index.content();
+        let mut content = self.index.content_before(view.page());
         let mut chunk = view.page().first_chunk;
-        self.index.push(&view, record_len);
+        self.void.extend(self.index.push(&view, record_len));
+        for cut in self.index.cuts().iter() {
+            if cut.is_in(&self.held) {
+                self.held.insert(cut.chunk);
+            }
+        }
         for entry in &view.page().entries {
             match entry {
                 Entry::Chunk { len, slices, .. } => {
@@ -159,7 +183,8 @@ impl<'a> Audit<'a> {
                     if attributes.kind != ObjectKind::Directory {
                         let is_live = attributes.kind == ObjectKind::Live;
                         let name = name.clone();
-                        let extent = Extent { name, is_live, bytes: 0, runs: Vec::new() };
+                        let (ahead, runs) = (BTreeMap::new(), Vec::new());
+                        let extent = Extent { name, is_live, bytes: 0, ahead, runs };
                         self.open.insert(*object, extent);
                     }
                 }
@@ -168,7 +193,7 @@ impl<'a> Audit<'a> {
                         self.check(*object, &extent, Some(*len))?;
                     }
                 }
-                Entry::End { .. } | Entry::Sync { .. } => {}
+                Entry::End { .. } | Entry::Sync { .. } | Entry::Recut { .. } => {}
             }
         }
         Ok(())
@@ -182,13 +207,14 @@ impl<'a> Audit<'a> {
             Place::Files(_) => {
                 for slice in slices {
                     if let Some(extent) = self.open.get_mut(&slice.object) {
-                        if extent.is_live && slice.offset > extent.bytes {
-                            add(&mut self.lost, chunk);
-                            continue;
-                        }
                         let end = slice.offset.saturating_add(u64::from(slice.len));
-                        extent.bytes = extent.bytes.max(end);
                         add(&mut extent.runs, chunk);
+                        if extent.is_live && slice.offset > extent.bytes {
+                            extent.ahead.insert(slice.offset, (end, chunk));
+                        } else {
+                            extent.bytes = extent.bytes.max(end);
+                            extent.close_gaps();
+                        }
                     }
                 }
             }
@@ -242,6 +268,7 @@ impl<'a> Audit<'a> {
             Err(error) => return Err(error),
         };
         let mut durable = extent.bytes;
+        self.lost.extend(extent.ahead.values().map(|(_, chunk)| (*chunk, 1)));
         if there < durable {
             self.notes.push(format!("{:?}: bytes are missing, to be fetched again", extent.name));
             self.lost.extend_from_slice(&extent.runs);
@@ -277,6 +304,11 @@ impl<'a> Audit<'a> {
         for (first, len) in std::mem::take(&mut self.lost) {
             for chunk in first..first + len {
                 self.held.remove(chunk);
+            }
+        }
+        for (first, end) in std::mem::take(&mut self.void) {
+            for chunk in first..end {
+                self.held.insert(chunk);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! journal takes up what they contain and is flushed, (3) objects that are whole get their
 //! names, (4) once a job has all of them, the names are flushed and it is complete.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl<'s> Batch<'s> {
     /// What there is to flush, if anything. Only what is complete by now is part of it.
     pub(super) fn begin(store: &'s Arc<JobStore>) -> Option<Self> {
         let mut state = store.open_state().ok()?;
-        let runs = without(fresh_runs(&state.written, &state.durable), &state.ahead);
+        let runs = without(fresh_runs(&state.written, &state.durable), &state.not_to_flush());
         let pages = state.index.pages();
         if runs.is_empty() && pages == state.pages_durable && !state.unnamed {
             return None;
@@ -299,14 +299,14 @@ pub(super) fn have_records(runs: &[(u64, u64)]) -> Vec<u8> {
 }
 
 /// `runs` without the chunks of `left_out`.
-fn without(runs: Vec<(u64, u64)>, left_out: &BTreeMap<u64, u32>) -> Vec<(u64, u64)> {
+fn without(runs: Vec<(u64, u64)>, left_out: &BTreeSet<u64>) -> Vec<(u64, u64)> {
     if left_out.is_empty() {
         return runs;
     }
     let mut kept = Vec::new();
     for (first, len) in runs {
         let (mut from, end) = (first, first + len);
-        for (&chunk, _) in left_out.range(first..end) {
+        for &chunk in left_out.range(first..end) {
             if chunk > from {
                 kept.push((from, chunk - from));
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shared::chunk_set::ChunkSet;
-use shared::manifest::{Entry, ObjectKind, Page, Slice};
+use shared::manifest::{Cuts, Entry, ObjectKind, Page, Recut, Slice};
 use shared::seal::Hash;
 
 /// A decoded page in which a chunk is found at once.
@@ -55,6 +55,8 @@ impl PageView {
 /// What is kept of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageMeta {
+    /// Its place in the manifest.
+    pub(super) index: u32,
     /// Position of its record in `pages.log`.
     pub(super) record: u64,
     /// Bytes of the record.
@@ -67,31 +69,34 @@ pub(super) struct PageMeta {
     pub(super) content: u64,
 }
 
-/// All pages that are stored, in order.
+/// All pages that are stored, in order, but for those whose chunks are void because a later page
+/// has cut them anew.
 #[derive(Debug, Default)]
 pub(super) struct PageIndex {
     metas: Vec<PageMeta>,
+    pages: u32,
     chunks: u64,
     content: u64,
     objects: u32,
     log_len: u64,
     ended: bool,
     directory_pages: ChunkSet,
+    /// Lengths of the chunks from `tail_chunk` on: what the next page may cut anew.
+    tail: Vec<u32>,
+    tail_chunk: u64,
+    /// What the last page has cut anew, while the short chunks are not void.
+    recut: Option<Recut>,
+    cuts: Cuts,
 }
 
 impl PageIndex {
-    pub(super) fn pages(&self) -> u32 {
-        u32::try_from(self.metas.len()).unwrap_or(u32::MAX)
+    pub(super) const fn pages(&self) -> u32 {
+        self.pages
     }
 
     /// Chunks described.
     pub(super) const fn chunks(&self) -> u64 {
         self.chunks
-    }
-
-    /// Content bytes described.
-    pub(super) const fn content(&self) -> u64 {
-        self.content
     }
 
     /// Objects opened.
@@ -110,34 +115,109 @@ impl PageIndex {
     }
 
     pub(super) fn meta(&self, index: u32) -> Option<PageMeta> {
-        self.metas.get(index as usize).copied()
+        let at = self.metas.binary_search_by_key(&index, |meta| meta.index).ok()?;
+        self.metas.get(at).copied()
     }
 
-    /// Adds the next page, whose record has `record_len` bytes.
-    pub(super) fn push(&mut self, view: &PageView, record_len: u32) {
-        let index = self.metas.len() as u64;
+    /// The first page from `from` on that is kept.
+    pub(super) fn next_page(&self, from: u32) -> Option<u32> {
+        let at = self.metas.partition_point(|meta| meta.index < from);
+        self.metas.get(at).map(|meta| meta.index)
+    }
+
+    /// The long chunks of the last page that cut anew, while the short ones are not void.
+    pub(super) const fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// Whether a page can come next: in its place, or in place of the last ones.
+    pub(super) fn admits(&self, page: &Page) -> bool {
+        match page.recut() {
+            None => (page.index, page.first_chunk) == (self.pages, self.chunks),
+            Some(recut) => {
+                page.index >= self.pages
+                    && page.first_chunk >= self.chunks
+                    && recut.first_chunk == self.tail_chunk
+            }
+        }
+    }
+
+    /// Content bytes before `page`, which comes next.
+    pub(super) fn content_before(&self, page: &Page) -> u64 {
+        let tail: u64 = match page.recut() {
+            None => 0,
+            Some(_) => self.tail.iter().map(|len| u64::from(*len)).sum(),
+        };
+        self.content.saturating_sub(tail)
+    }
+
+    /// Adds the next page, whose record has `record_len` bytes; gives the runs `(first, end)` of
+    /// chunks that are void from now on.
+    pub(super) fn push(&mut self, view: &PageView, record_len: u32) -> Vec<(u64, u64)> {
+        let page = view.page();
+        let content = self.content_before(page);
+        let void = page.recut().map(|recut| self.cut_anew(view, recut)).unwrap_or_default();
         self.metas.push(PageMeta {
+            index: page.index,
             record: self.log_len,
             record_len,
             first_object: self.objects,
-            first_chunk: self.chunks,
-            content: self.content,
+            first_chunk: page.first_chunk,
+            content,
         });
         self.log_len += u64::from(record_len);
-        self.chunks += view.chunks.len() as u64;
-        self.content += view.content;
-        for entry in &view.page.entries {
+        self.pages = page.index.saturating_add(1);
+        self.chunks = page.first_chunk.saturating_add(view.chunks.len() as u64);
+        self.content = content + view.content;
+        self.follow(page);
+        void
+    }
+
+    fn cut_anew(&mut self, view: &PageView, recut: Recut) -> Vec<(u64, u64)> {
+        let earlier = self.recut.take();
+        let mut void: Vec<_> = earlier.map(|earlier| self.void(&earlier)).into_iter().collect();
+        self.cuts = Cuts::default();
+        if view.page().index > self.pages {
+            void.push(self.void(&recut));
+        } else {
+            let long: Vec<u32> = view.page().chunks().map(|(_, len, ..)| len).collect();
+            self.cuts = Cuts::new(&recut, &self.tail, &long);
+            self.recut = Some(recut);
+        }
+        void
+    }
+
+    /// Takes note of what a page says beside its chunks, and of what may be cut anew.
+    fn follow(&mut self, page: &Page) {
+        let mut may_be_cut_anew = true;
+        for entry in &page.entries {
             match entry {
                 Entry::Open { attributes, .. } => {
                     self.objects += 1;
                     if attributes.kind == ObjectKind::Directory {
-                        self.directory_pages.insert(index);
+                        self.directory_pages.insert(u64::from(page.index));
                     }
                 }
                 Entry::End { .. } => self.ended = true,
-                Entry::Chunk { .. } | Entry::Close { .. } | Entry::Sync { .. } => {}
+                Entry::Close { .. } | Entry::Recut { .. } => {}
+                Entry::Chunk { .. } | Entry::Sync { .. } => continue,
             }
+            may_be_cut_anew = false;
         }
+        if may_be_cut_anew {
+            self.tail.extend(page.chunks().map(|(_, len, ..)| len));
+        } else {
+            self.tail.clear();
+            self.tail_chunk = self.chunks;
+        }
+    }
+
+    /// Forgets the pages of the chunks that are void now.
+    fn void(&mut self, recut: &Recut) -> (u64, u64) {
+        let from = self.metas.partition_point(|meta| meta.index < recut.first_page);
+        let to = self.metas.partition_point(|meta| meta.index < recut.page);
+        self.metas.drain(from..to);
+        (recut.first_chunk, recut.end_chunk)
     }
 
     /// The page that describes `chunk`.
@@ -156,9 +236,10 @@ impl PageIndex {
         self.last(|meta| meta.first_object <= object)
     }
 
-    /// The number behind the last chunk of page `index`.
+    /// The number behind the last chunk of page `index`, and of what lies void behind it.
     pub(super) fn page_end(&self, index: u32) -> u64 {
-        self.meta(index.saturating_add(1)).map_or(self.chunks, |next| next.first_chunk)
+        let next = self.metas.partition_point(|meta| meta.index <= index);
+        self.metas.get(next).map_or(self.chunks, |next| next.first_chunk)
     }
 
     /// The first page from `from` on that opens a directory.
@@ -167,6 +248,7 @@ impl PageIndex {
     }
 
     fn last(&self, belongs: impl Fn(&PageMeta) -> bool) -> Option<u32> {
-        u32::try_from(self.metas.partition_point(belongs).checked_sub(1)?).ok()
+        let at = self.metas.partition_point(belongs).checked_sub(1)?;
+        self.metas.get(at).map(|meta| meta.index)
     }
 }

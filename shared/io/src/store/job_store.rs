@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use shared::chunk_set::ChunkSet;
 use shared::id::JobId;
-use shared::manifest::{Entry, Page, PageBytes, Slice};
+use shared::manifest::{Cuts, Entry, Page, PageBytes, Slice};
 
 use super::folder::Files;
 use super::index::PageIndex;
@@ -171,9 +171,8 @@ impl JobStore {
         let record = record::encode(tag, &bytes.to_record());
         let view = Arc::new(PageView::new(Arc::clone(page)));
         let mut state = self.open_state()?;
-        let due = (state.index.pages(), state.index.chunks());
-        if due != (page.index, page.first_chunk) {
-            let (expected, expected_chunk) = due;
+        if !state.index.admits(page) {
+            let (expected, expected_chunk) = (state.index.pages(), state.index.chunks());
             let (found, found_chunk) = (page.index, page.first_chunk);
             return Err(StoreError::PageOrder { expected, expected_chunk, found, found_chunk });
         }
@@ -182,7 +181,8 @@ impl JobStore {
             let error = StoreError::io("append to", &self.folder.join("pages.log"))(error);
             return Err(self.fail_to_write(error));
         }
-        state.index.push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
+        let void = state.index.push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
+        state.void(&void);
         state.unsynced.pages = true;
         drop(state);
         self.root.cache_page((self.serial, page.index), &view);
@@ -224,6 +224,16 @@ impl JobStore {
         Ok(view)
     }
 
+    /// The first page from `from` on that is kept: those whose chunks are void are not.
+    pub fn next_page(&self, from: u32) -> Option<u32> {
+        self.state().index.next_page(from)
+    }
+
+    /// The long chunks of the last page that cut anew, while the short ones are not void.
+    pub fn cuts(&self) -> Cuts {
+        self.state().index.cuts().clone()
+    }
+
     /// Pages that are stored.
     pub fn pages(&self) -> u32 {
         self.state().index.pages()
@@ -237,6 +247,12 @@ impl JobStore {
     /// The page that describes `chunk`.
     pub fn page_of(&self, chunk: u64) -> Option<u32> {
         self.state().index.page_of(chunk)
+    }
+
+    /// Whether a stored page describes `chunk`, and it is not void.
+    #[cfg(test)]
+    pub(super) fn is_described(&self, chunk: u64) -> bool {
+        self.view_of(chunk).is_ok_and(|view| view.chunk(chunk).is_some())
     }
 
     /// Whether `chunk` is written, durable or not.
@@ -290,6 +306,9 @@ impl JobStore {
             }
         };
         state.written.insert(chunk);
+        if let Some(long) = state.index.cuts().completed(chunk, &state.written) {
+            state.written.insert(long);
+        }
         state.note_shown(chunk, shown);
         match &self.place {
             Place::Spool(_) => state.unsynced.content = true,
@@ -514,6 +533,35 @@ impl JobStore {
 }
 
 impl State {
+    /// These chunks are void: nobody needs them. Who has all short chunks has the long one.
+    pub(super) fn void(&mut self, runs: &[(u64, u64)]) {
+        for (first, end) in runs {
+            for chunk in *first..*end {
+                self.written.insert(chunk);
+                self.durable.insert(chunk);
+                self.ahead.remove(&chunk);
+            }
+        }
+        let Self { index, written, .. } = self;
+        for cut in index.cuts().iter() {
+            if cut.is_in(written) {
+                written.insert(cut.chunk);
+            }
+        }
+    }
+
+    /// Written chunks whose bytes lie ahead of the prefix of a live object.
+    pub(super) fn not_to_flush(&self) -> BTreeSet<u64> {
+        let mut ahead: BTreeSet<u64> = self.ahead.keys().copied().collect();
+        if !ahead.is_empty() {
+            let long = self.index.cuts().iter();
+            let long = long.filter(|cut| ahead.range(cut.first..cut.end).next().is_some());
+            let long: Vec<u64> = long.map(|cut| cut.chunk).collect();
+            ahead.extend(long);
+        }
+        ahead
+    }
+
     /// Takes note of which chunks have bytes ahead of the prefix of a live object.
     fn note_shown(&mut self, chunk: u64, shown: Vec<Shown>) {
         for slice in shown {

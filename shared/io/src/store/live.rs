@@ -71,7 +71,8 @@ impl JobStore {
                 Entry::Open { .. }
                 | Entry::Chunk { .. }
                 | Entry::End { .. }
-                | Entry::Sync { .. } => {}
+                | Entry::Sync { .. }
+                | Entry::Recut { .. } => {}
             }
         }
         Ok(())
@@ -120,14 +121,16 @@ impl JobStore {
             object.ahead.insert(slice.offset, (slice.len, chunk));
             return Ok(Some(Shown { ahead: true, released: Vec::new() }));
         }
-        if slice.offset < object.shown {
+        // A long chunk may have bytes that came in short ones.
+        let known = usize::try_from(object.shown - slice.offset).unwrap_or(usize::MAX);
+        let Some(fresh) = piece.get(known..).filter(|fresh| !fresh.is_empty()) else {
             return Ok(Some(Shown::default()));
-        }
+        };
         let file = self.shown_to_write(files, slice.object, &object.name)?;
         let path = || files.shown_path(&object.name);
-        file.write_all_at(piece, slice.offset)
+        file.write_all_at(fresh, object.shown)
             .map_err(|error| StoreError::io("write", &path())(error))?;
-        object.shown += u64::from(slice.len);
+        object.shown += fresh.len() as u64;
         let released = self.close_gap(files, slice.object, object, &file)?;
         Ok(Some(Shown { ahead: false, released }))
     }

@@ -33,8 +33,13 @@ impl JobStore {
             (state.pages_durable, state.durable.head())
         };
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        while cursor.page < pages {
-            let view = self.decoded(cursor.page)?;
+        while let Some(page) = self.next_page(cursor.page).filter(|page| *page < pages) {
+            let view = self.decoded(page)?;
+            if cursor.entry == 0 || page != cursor.page {
+                cursor.page = page;
+                cursor.entry = 0;
+                cursor.chunk = view.page().first_chunk;
+            }
             if !self.place_page(&mut cursor, &view, head)? {
                 break;
             }
@@ -67,7 +72,7 @@ impl JobStore {
                     }
                     cursor.open.remove(object);
                 }
-                Entry::Sync { .. } => {}
+                Entry::Sync { .. } | Entry::Recut { .. } => {}
                 Entry::End { .. } => {
                     if let Place::Files(files) = &self.place {
                         self.date_directories(files)?;

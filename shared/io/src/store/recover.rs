@@ -209,10 +209,11 @@ fn runs(payload: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
 impl State {
     /// Counts the pages that are durable with all their chunks.
     pub(super) fn count_whole(&mut self) -> u32 {
-        while self.pages_whole < self.pages_durable
-            && self.index.page_end(self.pages_whole) <= self.durable.head()
+        while let Some(page) = self.index.next_page(self.pages_whole)
+            && page < self.pages_durable
+            && self.index.page_end(page) <= self.durable.head()
         {
-            self.pages_whole += 1;
+            self.pages_whole = page + 1;
         }
         self.pages_whole
     }
@@ -258,7 +259,9 @@ impl JobStore {
             return Ok(());
         };
         let mut open: BTreeMap<u32, (String, ObjectKind, bool)> = BTreeMap::new();
-        for index in 0..self.pages() {
+        let mut next = 0;
+        while let Some(index) = self.next_page(next) {
+            next = index + 1;
             let view = self.decoded(index)?;
             let page = view.page();
             let mut chunk = page.first_chunk;
@@ -288,7 +291,7 @@ impl JobStore {
                         Some((name, _, false)) => withdraw(files, *object, &name)?,
                         Some(_) | None => {}
                     },
-                    Entry::End { .. } | Entry::Sync { .. } => {}
+                    Entry::End { .. } | Entry::Sync { .. } | Entry::Recut { .. } => {}
                 }
             }
         }

@@ -1,0 +1,329 @@
+//! A live log that is cut anew again and again: who follows gets each byte once, who comes late
+//! gets the long chunks, and nobody keeps an index of what is void.
+
+use crate::id::JobId;
+use crate::manifest::{Attributes, Entry, Manifest, ObjectKind, Page, Slice};
+use crate::seal::Hash;
+
+use super::*;
+
+const JOB: JobId = JobId([1; 16]);
+const LONG: u32 = 30;
+
+/// The publisher's log: its pages, and where the bytes of each chunk are.
+struct Log {
+    manifest: Manifest,
+    pages: Vec<Page>,
+    places: BTreeMap<u64, (u64, u32)>,
+    len: u64,
+    /// Short chunks since the log was cut anew.
+    tail: Vec<(u64, u32)>,
+}
+
+impl Log {
+    fn new() -> Self {
+        let attributes = Attributes { kind: ObjectKind::Live, modified: None, executable: false };
+        let mut log = Self {
+            manifest: Manifest::new(JOB, LONG),
+            pages: Vec::new(),
+            places: BTreeMap::new(),
+            len: 0,
+            tail: Vec::new(),
+        };
+        log.push(vec![Entry::Open { object: 0, name: "a".to_owned(), attributes }]);
+        log
+    }
+
+    fn push(&mut self, entries: Vec<Entry>) {
+        let page = self.manifest.next_page(entries);
+        for (number, len, _, slices) in page.chunks() {
+            self.places.insert(number, (slices[0].offset, len));
+        }
+        self.manifest.accept(&page, &page.draft()).unwrap();
+        self.pages.push(page);
+    }
+
+    fn chunk(&mut self, len: u32) {
+        let entry = chunk(self.len, len);
+        self.tail.push((self.len, len));
+        self.len += u64::from(len);
+        self.push(vec![entry]);
+    }
+
+    fn cut_anew(&mut self) {
+        let mut entries = vec![self.manifest.recut_entry()];
+        let mut long: Option<(u64, u32)> = None;
+        for (offset, len) in std::mem::take(&mut self.tail) {
+            long = match long {
+                Some((from, sum)) if sum + len <= LONG => Some((from, sum + len)),
+                Some((from, sum)) => {
+                    entries.push(chunk(from, sum));
+                    Some((offset, len))
+                }
+                None => Some((offset, len)),
+            };
+        }
+        entries.extend(long.map(|(from, sum)| chunk(from, sum)));
+        self.push(entries);
+    }
+
+    fn end(&mut self) {
+        let digest = Hash::ZERO;
+        let close = Entry::Close { object: 0, len: self.len, digest };
+        self.push(vec![close, Entry::End { content_len: self.len, digest }]);
+    }
+}
+
+fn chunk(offset: u64, len: u32) -> Entry {
+    let slices = vec![Slice { object: 0, offset, len }];
+    Entry::Chunk { len, hash: Hash::ZERO, slices }
+}
+
+/// A peer: what it knows of the log, and the bytes that it has.
+struct Peer {
+    manifest: Manifest,
+    relay: Relay,
+    /// Pages that wait, and whether they come in place of others.
+    parked: BTreeMap<u32, (Page, bool)>,
+    early: BTreeSet<u64>,
+    has: BTreeSet<u64>,
+    received: u64,
+}
+
+impl Peer {
+    fn new(stripes: u8, window: u64) -> Self {
+        Self {
+            manifest: Manifest::new(JOB, LONG),
+            relay: Relay::new(stripes, window),
+            parked: BTreeMap::new(),
+            early: BTreeSet::new(),
+            has: BTreeSet::new(),
+            received: 0,
+        }
+    }
+
+    fn page(&mut self, page: &Page, in_place: bool, fx: &mut Vec<Effect>) {
+        let due = self.manifest.pages();
+        if page.index < due {
+            return;
+        }
+        if page.index > due && !(in_place && self.manifest.may_skip_to(page)) {
+            self.parked.insert(page.index, (page.clone(), in_place));
+            return;
+        }
+        let summary = self.manifest.accept(page, &page.draft()).unwrap();
+        let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
+        self.relay.page(&summary, &lens, self.manifest.end().is_some(), fx);
+        self.relay.publish(self.relay.pages(), fx);
+        self.parked = self.parked.split_off(&self.manifest.pages());
+        let next = self.parked.first_key_value();
+        if next.is_some_and(|(index, (_, in_place))| *in_place || *index == self.manifest.pages())
+            && let Some((_, (page, in_place))) = self.parked.pop_first()
+        {
+            self.page(&page, in_place, fx);
+        }
+    }
+
+    fn chunk(&mut self, log: &Log, chunk: u64, fx: &mut Vec<Effect>) {
+        let (offset, len) = log.places[&chunk];
+        if chunk >= self.relay.chunks() {
+            self.early.insert(chunk);
+            return;
+        }
+        self.received += u64::from(len);
+        if self.relay.held().contains(chunk) {
+            return;
+        }
+        assert_eq!(self.relay.chunk_len(chunk), len);
+        self.has.extend(offset..offset + u64::from(len));
+        self.relay.hold(NOW, chunk, len, fx);
+        let bytes = self.relay.durable_bytes();
+        self.relay.flushed(&[(chunk, 1)], fx);
+        assert!(self.relay.durable_bytes() >= bytes, "durable bytes went back");
+        assert!(self.relay.durable_bytes() <= log.len);
+    }
+
+    fn early(&mut self, log: &Log, fx: &mut Vec<Effect>) {
+        let known: Vec<u64> = self.early.range(..self.relay.chunks()).copied().collect();
+        for chunk in known {
+            self.early.remove(&chunk);
+            self.chunk(log, chunk, fx);
+        }
+    }
+}
+
+/// A source that has everything, and a receiver; records arrive in any order.
+struct Line {
+    log: Log,
+    source: Peer,
+    node: Peer,
+    flying: Vec<Next>,
+    connected: bool,
+    seed: u64,
+}
+
+impl Line {
+    fn new(stripes: u8, window: u64, seed: u64) -> Self {
+        let mut line = Self {
+            log: Log::new(),
+            source: Peer::new(stripes, window),
+            node: Peer::new(stripes, window),
+            flying: Vec::new(),
+            connected: false,
+            seed,
+        };
+        line.follow(0);
+        line
+    }
+
+    fn node_id() -> PeerId {
+        PeerId::Node("n".parse().unwrap())
+    }
+
+    /// The source takes up the pages of the log from `from` on, with their short chunks.
+    fn follow(&mut self, from: usize) {
+        let mut fx = Vec::new();
+        for at in from..self.log.pages.len() {
+            let page = self.log.pages[at].clone();
+            self.source.page(&page, false, &mut fx);
+            if page.recut().is_none() {
+                page.chunks().for_each(|(number, ..)| {
+                    self.source.chunk(&self.log, number, &mut fx);
+                });
+            }
+        }
+    }
+
+    fn publish(&mut self, act: impl FnOnce(&mut Log)) {
+        let from = self.log.pages.len();
+        act(&mut self.log);
+        self.follow(from);
+    }
+
+    fn connect(&mut self) {
+        self.connected = true;
+        let mut fx = Vec::new();
+        self.source.relay.invite(&Self::node_id(), &mut fx);
+        for effect in fx {
+            if let Effect::Offer { offer, .. } = effect {
+                let mut fx = Vec::new();
+                self.node.relay.offered(&PeerId::Base, offer, &mut fx);
+                self.carry(fx);
+            }
+        }
+    }
+
+    fn disconnect(&mut self) {
+        self.connected = false;
+        self.flying.clear();
+        self.source.relay.peer_lost(&Self::node_id(), &mut Vec::new());
+        self.node.relay.peer_lost(&PeerId::Base, &mut Vec::new());
+    }
+
+    fn carry(&mut self, fx: Vec<Effect>) {
+        for effect in fx {
+            if let Effect::Want { want, .. } = effect {
+                self.source.relay.wanted(&Self::node_id(), want, &mut Vec::new());
+            }
+        }
+    }
+
+    /// Sends a few records, and lets a few arrive.
+    fn turn(&mut self) -> bool {
+        if !self.connected {
+            return false;
+        }
+        for _ in 0..chance(&mut self.seed, 4) {
+            let Some(next) = self.source.relay.next_send(&Self::node_id()) else { break };
+            if let Next::Page(index) | Next::PageInPlace(index) = next {
+                assert!(self.source.relay.has_page(index), "page {index} is void");
+            }
+            if let Next::Chunk(chunk) = next {
+                assert!(!self.source.relay.is_void(chunk), "chunk {chunk} is void");
+                assert_ne!(self.node.relay.landing(&PeerId::Base, chunk), Landing::BeyondCredit);
+            }
+            self.flying.push(next);
+        }
+        let some = !self.flying.is_empty();
+        for _ in 0..chance(&mut self.seed, 4).min(self.flying.len() as u64) {
+            let at = chance(&mut self.seed, self.flying.len() as u64) as usize;
+            let mut fx = Vec::new();
+            let next = self.flying.swap_remove(at);
+            match next {
+                Next::Page(index) | Next::PageInPlace(index) => {
+                    let in_place = matches!(next, Next::PageInPlace(_));
+                    self.node.page(&self.log.pages[index as usize], in_place, &mut fx);
+                    self.node.early(&self.log, &mut fx);
+                }
+                Next::Chunk(chunk) => self.node.chunk(&self.log, chunk, &mut fx),
+            }
+            self.carry(fx);
+        }
+        some
+    }
+
+    fn finish(&mut self) {
+        self.publish(Log::end);
+        let mut idle = 0;
+        while !self.node.relay.is_whole() {
+            idle = if self.turn() { 0 } else { idle + 1 };
+            assert!(idle < 1_000, "stuck at {} of {}", self.node.relay.held().head(), self.log.len);
+        }
+        assert_eq!(self.node.has.len() as u64, self.log.len, "bytes are missing");
+        assert_eq!(self.node.relay.durable_bytes(), self.log.len);
+        assert_eq!(self.source.relay.durable_bytes(), self.log.len);
+    }
+}
+
+#[test]
+fn who_follows_gets_each_byte_once_and_keeps_no_index_of_what_is_void() {
+    for seed in 0..200 {
+        let stripes = [1, 1, 2, 5][seed as usize % 4];
+        let mut line = Line::new(stripes, 40, seed);
+        line.connect();
+        for step in 0..400u32 {
+            let len = 1 + chance(&mut line.seed, 9) as u32;
+            line.publish(|log| log.chunk(len));
+            if step % 50 == 49 {
+                line.publish(Log::cut_anew);
+            }
+            for _ in 0..6 {
+                line.turn();
+            }
+            // Two tails, and a long chunk for every three short ones at least.
+            let most = 2 * 52 + step as usize / 10;
+            assert!(line.source.relay.spans.len() <= most, "{}", line.source.relay.spans.len());
+        }
+        line.finish();
+        assert_eq!(line.node.received, line.log.len, "seed {seed}: received twice");
+    }
+}
+
+#[test]
+fn who_comes_late_or_was_away_gets_the_long_chunks() {
+    for seed in 0..300 {
+        let stripes = [1, 2, 5][seed as usize % 3];
+        let mut line = Line::new(stripes, 20, seed);
+        for step in 0..300u32 {
+            let len = 1 + chance(&mut line.seed, 9) as u32;
+            line.publish(|log| log.chunk(len));
+            if chance(&mut line.seed, 30) == 0 && line.log.tail.len() > 5 {
+                line.publish(Log::cut_anew);
+            }
+            match (line.connected, chance(&mut line.seed, 40)) {
+                (true, 0) => line.disconnect(),
+                (false, 0) if step > 100 => line.connect(),
+                _ => {}
+            }
+            for _ in 0..chance(&mut line.seed, 5) {
+                line.turn();
+            }
+        }
+        if !line.connected {
+            line.connect();
+        }
+        line.finish();
+        let index = line.node.relay.spans.len();
+        assert!(index <= line.log.pages.len());
+    }
+}
