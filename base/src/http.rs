@@ -61,7 +61,7 @@ async fn ask(hub: &Hub, request: Request) -> Result<Reply, String> {
     let name = Name::new("http").map_err(|error| error.to_string())?;
     match jobs.handle(&Asker { role: Role::Operator, name }, request).await {
         Ok(Answer::Reply(reply)) => Ok(reply),
-        Ok(Answer::Watch(_)) => Err("events are not served here".to_owned()),
+        Ok(Answer::Watch(_) | Answer::Resume(..)) => Err("events are not served here".to_owned()),
         Err(stopped) => Err(stopped.to_string()),
     }
 }

@@ -181,6 +181,10 @@ impl Hub {
         Origin::Drafts { publisher: publisher.clone(), key: Arc::clone(&self.key) }
     }
 
+    pub(crate) const fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
     pub(crate) const fn clock(&self) -> Clock {
         self.clock
     }
@@ -316,7 +320,7 @@ impl Hub {
     }
 
     /// Makes the store and the engine of a job that was created.
-    async fn begin(self: &Arc<Self>, signed: &SignedJob) -> Result<(), String> {
+    pub(crate) async fn begin(self: &Arc<Self>, signed: &SignedJob) -> Result<(), String> {
         let object = signed.open(&self.public_key).map_err(|error| chain(&error))?;
         if self.relays.get(object.id).is_some() {
             return Ok(());
@@ -379,6 +383,7 @@ impl Hub {
                 replies.end();
                 Ok(())
             }
+            jobs::Answer::Resume(signed, pages) => self.resume(link, *signed, pages, replies).await,
         }
     }
 
@@ -389,6 +394,17 @@ impl Hub {
             Ok(()) => reply,
             Err(text) => Reply::Refused(Refusal { kind: RefusalKind::Cannot, text }),
         }
+    }
+
+    /// The job at this process.
+    pub(crate) fn job(&self, id: JobId) -> Option<Arc<Job>> {
+        self.relays.get(id)
+    }
+
+    /// The connection that feeds a job, if it is there.
+    pub(crate) fn publisher(&self, id: JobId) -> Option<Arc<Link>> {
+        let peer = self.lock(&self.publishers).get(&id).cloned()?;
+        self.links.get(&peer)
     }
 
     fn incarnation(&self, node: &Name) -> u64 {
@@ -461,6 +477,10 @@ impl Conduct for Hub {
                     };
                     for job in gone {
                         self.input(Input::PublisherGone { job }).await;
+                        // Another one may have come in between: its word was the first then.
+                        if self.publisher(job).is_some() {
+                            self.input(Input::PublisherBack { job }).await;
+                        }
                     }
                 }
                 PeerId::Base => {}

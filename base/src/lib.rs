@@ -5,6 +5,7 @@ mod http;
 mod hub;
 pub mod jobs;
 pub mod ledger;
+mod resume;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -8,7 +8,9 @@ use shared_io::job::Job;
 use shared_io::store::StoreError;
 
 use crate::cut::{CutError, CutPage, Cutter};
-use crate::session::Standing;
+use crate::differ::{self, Difference};
+use crate::resume::Begun;
+use crate::session::{AskError, Standing};
 
 /// Content bytes that are kept until they are durable at the base. The base lets 8 MiB be on
 /// their way; what is more covers the time of its flush at 1 Gbit/s.
@@ -20,6 +22,12 @@ pub(crate) enum FeedError {
     /// A source.
     #[error(transparent)]
     Cut(#[from] CutError),
+    /// The source is not what the job was begun with.
+    #[error("{0}")]
+    Differs(Difference),
+    /// The base does not say what it has of the job.
+    #[error(transparent)]
+    Begun(AskError),
     /// The window.
     #[error("keeping a chunk")]
     Store(#[from] StoreError),
@@ -34,12 +42,14 @@ pub(crate) enum FeedError {
     Lost(String),
 }
 
-/// Feeds `job` from `cutter` until everything is durable at the base.
+/// Feeds `job` from `cutter` until everything is durable at the base. What was `begun` before
+/// has to be what is cut now.
 pub(crate) async fn run(
     standing: Arc<Standing>,
     job: Arc<Job>,
     window: Arc<Window>,
     mut cutter: Cutter,
+    mut begun: Option<Begun>,
 ) -> Result<(), FeedError> {
     loop {
         room(&standing, &job, &window).await?;
@@ -50,6 +60,19 @@ pub(crate) async fn run(
         .await?;
         cutter = back;
         let Some(CutPage { page, page_decoded, summary, chunks }) = cut? else { break };
+        if let Some(pages) = &mut begun {
+            match pages.next().await {
+                Ok(None) => begun = None,
+                Ok(Some(theirs)) if theirs.hash() == page.hash() => {}
+                Ok(Some(theirs)) => {
+                    let difference = differ::first(cutter.plan(), &page_decoded, &theirs);
+                    return Err(FeedError::Differs(difference));
+                }
+                // It was closed in between.
+                Err(error) if error.is_not_open() => return Err(FeedError::Stopped),
+                Err(error) => return Err(FeedError::Begun(error)),
+            }
+        }
         job.publish((&page, &Arc::new(page_decoded)), &summary, chunks)?;
     }
     stored(&standing, &job, &window).await

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use shared::id::JobId;
-use shared::job::{Dimensions, JobObject};
+use shared::id::{JobId, Name};
+use shared::job::{Dimensions, JobObject, SignedJob};
 use shared::manifest::{ObjectNameError, check_object_name};
 use shared::view::Event;
 use shared::wire::request::{JobRef, Reply, Request};
@@ -14,8 +14,10 @@ use shared_io::link::chain;
 use tokio::sync::oneshot;
 
 use crate::cut::{CutError, Cutter, LiveCutter};
+use crate::differ::Difference;
 use crate::feed::{self, FeedError};
 use crate::live::{LiveFeed, LiveWriter};
+use crate::resume::Begun;
 use crate::session::{AskError, Standing};
 use crate::tree::Plan;
 use crate::watch::Watch;
@@ -29,6 +31,20 @@ pub enum PushError {
     /// The base refuses, or cannot be asked.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The source is not what the job was begun with; the job stays as it is.
+    #[error(
+        "{difference}: job {name} ({job}) was begun with something else; to go on with it, \
+         restore the source and push it again; to give it up: distributary job cancel {job}; \
+         for another job, choose another --name"
+    )]
+    Differs {
+        /// The job.
+        job: JobId,
+        /// Its name.
+        name: Name,
+        /// The first object that differs, and in what.
+        difference: Difference,
+    },
     /// The job object is not what was asked for.
     #[error("the base's job object: {0}")]
     Object(String),
@@ -58,11 +74,16 @@ impl Push {
         plan: Plan,
         dimensions: Dimensions,
     ) -> Result<Self, PushError> {
-        let (mut push, window) = Self::begin(standing, dimensions).await?;
+        let begun = Begun::find(&standing, &dimensions).await?;
+        let object = match &begun {
+            Some(begun) => begun.object().clone(),
+            None => create(&standing, random()?, dimensions).await?,
+        };
+        let (mut push, window) = Self::begin(standing, object).await?;
         let object = push.job.object();
         let cutter = Cutter::new(plan, object.id, object.chunk_max);
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
-        push.feed(feed::run(standing, job, window, cutter));
+        push.feed(feed::run(standing, job, window, cutter, begun));
         Ok(push)
     }
 
@@ -73,7 +94,8 @@ impl Push {
         dimensions: Dimensions,
     ) -> Result<(LiveWriter, Self), PushError> {
         check_object_name(name)?;
-        let (mut push, window) = Self::begin(standing, dimensions).await?;
+        let object = create(&standing, random()?, dimensions).await?;
+        let (mut push, window) = Self::begin(standing, object).await?;
         let object = push.job.object();
         let cutter = LiveCutter::new(object.id, object.chunk_max, name)?;
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
@@ -82,13 +104,11 @@ impl Push {
         Ok((writer, push))
     }
 
-    /// Makes a job that nothing feeds yet, and the window of its publisher.
+    /// Offers a job that nothing feeds yet, and makes the window of its publisher.
     async fn begin(
         standing: Arc<Standing>,
-        dimensions: Dimensions,
+        object: JobObject,
     ) -> Result<(Self, Arc<Window>), PushError> {
-        let key = random()?;
-        let object = create(&standing, key, dimensions).await?;
         let window = Arc::new(Window::new());
         let keeping = Keeping::Window(Arc::clone(&window));
         let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
@@ -155,6 +175,12 @@ impl Push {
                 self.standing.tell_failed(self.job(), &error).await;
                 Err(PushError::Source(error))
             }
+            Err(FeedError::Differs(difference)) => Err(PushError::Differs {
+                job: self.job(),
+                name: self.job.object().name.clone(),
+                difference,
+            }),
+            Err(FeedError::Begun(error)) => Err(PushError::Ask(error)),
             // The job was closed under it: the events tell.
             Err(FeedError::Stopped) => Ok(()),
             Err(error @ (FeedError::Store(_) | FeedError::Cutter(_) | FeedError::Lost(_))) => {
@@ -188,6 +214,14 @@ async fn create(
             Err(error) => return Err(error.into()),
         }
     };
+    opened(standing, &signed).await
+}
+
+/// The job object, if it is the base's word.
+pub(crate) async fn opened(
+    standing: &Standing,
+    signed: &SignedJob,
+) -> Result<JobObject, PushError> {
     let link = standing.link().await.map_err(PushError::Object)?;
     let key = link.identity().public_key;
     signed.open(&key).map_err(|error| PushError::Object(chain(&error)))

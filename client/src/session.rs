@@ -47,6 +47,11 @@ impl AskError {
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(refusal) if matches!(refusal.kind, RefusalKind::Rights))
     }
+
+    /// Whether there is no open job of that name.
+    pub(crate) const fn is_not_open(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.kind, RefusalKind::NotOpen))
+    }
 }
 
 /// A connection to a base.
@@ -115,10 +120,13 @@ impl Client {
         Watch::start(Arc::clone(&self.standing), job).await
     }
 
-    /// Makes a job of `plan` and feeds it in the background.
+    /// Makes a job of `plan` and feeds it in the background. If the dimensions name an open
+    /// job of this client whose publisher is gone, the push goes on with that job: what the
+    /// base has of it is compared with the source, and only what it lacks is sent.
     ///
     /// # Errors
-    /// [`PushError`] if the base does not make the job.
+    /// [`PushError`] if the base does not make the job, or the open job was begun with other
+    /// dimensions or is being pushed. That the source differs is told by [`Push::next`].
     pub async fn push(
         &self,
         plan: Plan,

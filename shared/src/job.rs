@@ -203,6 +203,22 @@ impl Dimensions {
             _ => Ok(()),
         }
     }
+
+    /// The first option of `push` in which a job that was begun with `self` differs from one
+    /// with `other`. The name is how the two were found, and the size is the content's affair.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let differs = [
+            (self.kind != other.kind, "--live"),
+            (self.to != other.to, "--to"),
+            (self.deadline_s != other.deadline_s, "--deadline"),
+            (self.quorum != other.quorum, "--quorum"),
+            (self.priority != other.priority, "--priority"),
+            (self.rate_bps != other.rate_bps, "--rate"),
+            (self.keep != other.keep, "--keep"),
+            (self.grace_s != other.grace_s, "--grace"),
+        ];
+        differs.into_iter().find_map(|(differs, option)| differs.then_some(option))
+    }
 }
 
 /// The job object: small, immutable, signed by the base.

@@ -37,6 +37,8 @@ pub enum Answer {
     Reply(Reply),
     /// Events until the job is closed.
     Watch(Watcher),
+    /// An open job that its client goes on with, and the first of its pages that is wanted.
+    Resume(Box<SignedJob>, u32),
 }
 
 impl Jobs {
@@ -91,6 +93,7 @@ impl Jobs {
             Request::ForgetNode(name) => self.forget(name).await,
             Request::LabelNode { node, labels } => self.label(node, labels).await,
             Request::Servers { job, hash } => self.servers(asker, job, hash).await,
+            Request::Resume { dimensions, pages } => self.resume(asker, &dimensions, pages).await,
         }
     }
 
@@ -108,6 +111,26 @@ impl Jobs {
         Ok(match made.await? {
             Ok(object) => Answer::Reply(Reply::Created(Box::new(object))),
             Err(text) => refused(RefusalKind::Cannot, text),
+        })
+    }
+
+    async fn resume(
+        &self,
+        asker: &Asker,
+        dimensions: &Dimensions,
+        pages: u32,
+    ) -> Result<Answer, Stopped> {
+        let begun = self.run(|turn| {
+            let id = turn.table().begun(&asker.name, dimensions)?;
+            Ok::<_, TableError>(id.and_then(|id| turn.table().object(id).cloned()))
+        });
+        Ok(match begun.await? {
+            Ok(Some(object)) => Answer::Resume(Box::new(object), pages),
+            Ok(None) => {
+                let name = dimensions.name.as_ref().map(Name::as_str).unwrap_or_default();
+                refused(RefusalKind::NotOpen, format!("no job {name} of yours is open"))
+            }
+            Err(error) => refused(RefusalKind::Cannot, error.to_string()),
         })
     }
 

@@ -105,7 +105,7 @@ impl World {
     async fn ask(&self, asker: &Asker, request: Request) -> Reply {
         match self.jobs.handle(asker, request).await.unwrap() {
             Answer::Reply(reply) => reply,
-            Answer::Watch(_) => panic!("a watch"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -137,7 +137,7 @@ impl World {
     async fn watch(&self, job: JobId) -> Watcher {
         match self.jobs.handle(&client(), Request::Watch(JobRef::Id(job))).await.unwrap() {
             Answer::Watch(watcher) => watcher,
-            Answer::Reply(reply) => panic!("{reply:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

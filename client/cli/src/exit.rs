@@ -79,7 +79,7 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal.kind {
-            RefusalKind::Cannot => Exit::Failed,
+            RefusalKind::Cannot | RefusalKind::NotOpen => Exit::Failed,
             RefusalKind::Rights => Exit::Refused,
         };
         Self::new(exit, refusal.text)

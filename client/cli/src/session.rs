@@ -161,6 +161,7 @@ impl From<PushError> for Failure {
             PushError::Source(_)
             | PushError::Name(_)
             | PushError::Object(_)
+            | PushError::Differs { .. }
             | PushError::System(_)
             | PushError::Feed(_) => Self::failed(with_causes(&error)),
         }

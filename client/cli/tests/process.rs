@@ -29,5 +29,8 @@ mod refusals;
 #[path = "process/restart.rs"]
 mod restart;
 #[cfg(test)]
+#[path = "process/resume.rs"]
+mod resume;
+#[cfg(test)]
 #[path = "process/tree.rs"]
 mod tree;

@@ -363,6 +363,11 @@ impl Job {
         }
     }
 
+    /// Whether something that has arrived is yet to be verified and stored.
+    pub fn is_working(&self) -> bool {
+        self.inbound().working
+    }
+
     /// Cancelled when the job is dropped here.
     pub const fn over(&self) -> &CancellationToken {
         &self.over

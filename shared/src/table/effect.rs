@@ -51,6 +51,19 @@ pub enum TableError {
         /// The job, if it is the asker's own: nobody learns of others' jobs.
         own: Option<JobId>,
     },
+    /// The job that is to be gone on with was begun with another option.
+    #[error(
+        "job {name} ({id}) is open and was begun with another {option}; to go on with it, \
+        push with the options that it was begun with; for another job, choose another --name"
+    )]
+    Begun {
+        /// Its name.
+        name: Name,
+        /// The job.
+        id: JobId,
+        /// The first option that differs.
+        option: &'static str,
+    },
     /// No node to reach.
     #[error("the job has no node to reach; see `distributary nodes`")]
     NoServers,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{JobId, Name};
-use crate::job::{ServerList, SignedJob};
+use crate::job::{Dimensions, ServerList, SignedJob};
 use crate::view::{EventBody, JobState, JobView};
 use crate::wire::request::JobRef;
 
@@ -29,6 +29,28 @@ impl JobTable {
             }
         };
         found.map(Job::id).ok_or_else(|| TableError::UnknownJob(wanted.clone()))
+    }
+
+    /// The open job of `client` that a push with `dimensions` goes on with, if there is one of
+    /// that name.
+    ///
+    /// # Errors
+    /// [`TableError::Begun`] if it was begun with other options.
+    pub fn begun(
+        &self,
+        client: &Name,
+        dimensions: &Dimensions,
+    ) -> Result<Option<JobId>, TableError> {
+        let open = dimensions.name.as_ref().and_then(|name| self.open_names.get(name));
+        let own = open.and_then(|id| self.jobs.get(id)).filter(|job| job.head.client == *client);
+        let Some(job) = own else { return Ok(None) };
+        match job.head.dimensions.difference(dimensions) {
+            None => Ok(Some(job.id())),
+            Some(option) => {
+                let (name, id) = (job.head.name.clone(), job.id());
+                Err(TableError::Begun { name, id, option })
+            }
+        }
     }
 
     /// A job with its nodes.

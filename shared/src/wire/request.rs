@@ -87,6 +87,14 @@ pub enum Request {
         /// The hash that its object carries.
         hash: Hash,
     },
+    /// Go on with the asker's own open job of this name, whose publisher is gone: its object,
+    /// then the pages that the base has of it.
+    Resume {
+        /// What was asked for when the job was made; the name is given, the size not compared.
+        dimensions: Box<Dimensions>,
+        /// The first page that is wanted.
+        pages: u32,
+    },
 }
 
 /// What the base answers.
@@ -108,6 +116,8 @@ pub enum Reply {
     Servers(ServerList),
     /// It cannot or may not be done.
     Refused(Refusal),
+    /// The next page of a job, as its record on a job stream: signature and encoded page.
+    Page(Vec<u8>),
 }
 
 /// A refusal: its kind decides the exit code, its text is for people.
@@ -126,13 +136,20 @@ pub enum RefusalKind {
     Cannot,
     /// The asker's role or identity does not allow it, or a quota is used up (exit 5).
     Rights,
+    /// There is no open job of that name to go on with (exit 1).
+    NotOpen,
 }
 
 impl Checked for Request {
     const LEN_MAX: usize = limit::FRAME_LEN_MAX;
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Create { dimensions, .. } => dimensions.check().map_err(DecodeError::Invalid),
+            Self::Resume { dimensions, .. } if dimensions.name.is_none() => {
+                Err(DecodeError::Invalid("a job without a name to go on with".to_owned()))
+            }
+            Self::Create { dimensions, .. } | Self::Resume { dimensions, .. } => {
+                dimensions.check().map_err(DecodeError::Invalid)
+            }
             Self::Fail { reason, .. } if reason.len() > limit::REASON_LEN_MAX => {
                 let len = reason.len();
                 Err(DecodeError::TooLong { len, limit: limit::REASON_LEN_MAX })

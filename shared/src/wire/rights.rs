@@ -81,7 +81,8 @@ pub const fn may_request(sender: Role, request: &Request) -> bool {
         | Request::Cancel(_)
         | Request::Remove(_)
         | Request::Fail { .. }
-        | Request::Nodes => match sender {
+        | Request::Nodes
+        | Request::Resume { .. } => match sender {
             Client | Operator => true,
             Base | Node => false,
         },

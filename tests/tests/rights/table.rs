@@ -51,7 +51,7 @@ job         yes       yes       yes       yes         -           yes           
 /// Requests, by who makes them of the base.
 ///
 /// * A client creates, shows, watches, cancels and removes jobs, says that it cannot go on
-///   with one, and lists nodes. An operator does all that, and alone forgets and labels nodes.
+///   with one or that it goes on after all, and lists nodes. An operator does all that, and alone forgets and labels nodes.
 /// * Nodes give no commands; they fetch the list of a job's nodes. A base asks nobody.
 const REQUESTS: &str = "
 request     client operator node base
@@ -66,6 +66,7 @@ Nodes       yes    yes      -    -
 ForgetNode  -      yes      -    -
 LabelNode   -      yes      -    -
 Servers     -      -        yes  -
+Resume      yes    yes      -    -
 ";
 
 /// A table by row and column.
@@ -225,7 +226,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         grace_s: 0,
     };
     each!(Request {
-        Create => Request::Create { key: [0; 16], dimensions: Box::new(dimensions) },
+        Create => Request::Create { key: [0; 16], dimensions: Box::new(dimensions.clone()) },
         Jobs => Request::Jobs,
         Job => Request::Job(job()),
         Watch => Request::Watch(job()),
@@ -236,6 +237,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ForgetNode => Request::ForgetNode(node()),
         LabelNode => Request::LabelNode { node: node(), labels: vec![] },
         Servers => Request::Servers { job: JobId([1; 16]), hash: Hash::ZERO },
+        Resume => Request::Resume { dimensions: Box::new(dimensions), pages: 0 },
     })
 }
 

@@ -247,6 +247,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             labels: vec![("region".to_owned(), "eu".to_owned())],
         },
         Servers => Request::Servers { job: JOB, hash: servers().hash() },
+        Resume => Request::Resume { dimensions: Box::new(dimensions()), pages: 7 },
     })
 }
 
@@ -254,6 +255,7 @@ pub(crate) fn refusals() -> Vec<(&'static str, RefusalKind)> {
     each!(RefusalKind {
         Cannot => RefusalKind::Cannot,
         Rights => RefusalKind::Rights,
+        NotOpen => RefusalKind::NotOpen,
     })
 }
 
@@ -269,6 +271,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         Done => Reply::Done,
         Servers => Reply::Servers(servers()),
         Refused => Reply::Refused(refusal),
+        Page => Reply::Page(b"signature and page".to_vec()),
     })
 }
 

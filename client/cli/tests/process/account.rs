@@ -160,7 +160,7 @@ async fn ends_before_the_job_does_have_their_codes() {
     assert_eq!(code, Some(4), "{err}");
     assert!(last["event"] != "closed" && err.contains(text(&last, "job")), "{last} {err}");
     // The name is taken while that job is open: 1.
-    fleet.run(&["push", path, "--name", "timed"]).await.refused(1, "timed");
+    fleet.run_as("bob", &["push", path, "--name", "timed"]).await.refused(1, "timed");
     // Interrupted: 130, and told how to go on.
     let mut push = fleet.push("alice", &[&[path], slow.as_slice(), &["halted"]].concat());
     push.event(|event| event["event"] == "progress").await;

@@ -324,6 +324,11 @@ impl Following {
         send(&self.child, signal);
     }
 
+    /// Kills the command.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Follows it to its end; gives the exit code, the last event and what it complained of.
     pub(crate) async fn finish(&mut self) -> (Option<i32>, Value, String) {
         while self.next().await.is_some() {}

@@ -47,6 +47,28 @@ fn a_name_is_unique_among_open_jobs_and_means_the_newest_closed_one() {
 }
 
 #[test]
+fn an_open_job_is_gone_on_with_by_its_client_and_with_its_options() {
+    let mut world = World::new();
+    let named = Dimensions { name: Some(name("n")), ..dimensions() };
+    let begun = |world: &World, client: &str, dimensions: &Dimensions| {
+        world.table.begun(&name(client), dimensions)
+    };
+    assert_eq!(begun(&world, "t", &named), Ok(None));
+    world.create(new_job(1, "t", &["a"], named.clone())).unwrap();
+    assert_eq!(begun(&world, "t", &named), Ok(Some(id(1))));
+    assert_eq!(begun(&world, "u", &named), Ok(None), "no job of another");
+    assert_eq!(begun(&world, "t", &dimensions()), Ok(None), "no name");
+    let resized = Dimensions { size: Some(1), ..named.clone() };
+    assert_eq!(begun(&world, "t", &resized), Ok(Some(id(1))));
+    let slower = Dimensions { rate_bps: Some(1), ..named.clone() };
+    let refused = Err(TableError::Begun { name: name("n"), id: id(1), option: "--rate" });
+    assert_eq!(begun(&world, "t", &slower), refused);
+    let (now, wall) = (world.now, world.wall_ms);
+    world.table.cancel(now, wall, (id(1), "x"), &mut Vec::new()).unwrap();
+    assert_eq!(begun(&world, "t", &named), Ok(None), "it is closed");
+}
+
+#[test]
 fn jobs_of_other_clients_look_unknown() {
     let mut world = World::new();
     world.create(new_job(1, "t", &["a"], dimensions())).unwrap();
