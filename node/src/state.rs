@@ -1,7 +1,7 @@
 //! What a node remembers about itself and its base, in one small file.
 
 use serde::{Deserialize, Serialize};
-use shared::seal::PublicKey;
+use shared::seal::{Hash, PublicKey};
 use shared::wire::codec;
 use shared_io::data_folder::{DataFolder, random};
 
@@ -27,6 +27,12 @@ pub(crate) struct NodeState {
 }
 
 const VERSION: u8 = 1;
+/// Bytes of the checksum that the file begins with.
+const SUM_LEN: usize = 8;
+
+fn sum(body: &[u8]) -> [u8; SUM_LEN] {
+    Hash::of(body).0.first_chunk().copied().unwrap_or_default()
+}
 
 impl NodeState {
     /// Reads the state, or makes the first one; counts this start.
@@ -40,8 +46,7 @@ impl NodeState {
                 epoch: 0,
                 base_key: None,
             },
-            Some(bytes) => codec::decode::<Self, 1024>(&bytes)
-                .ok()
+            Some(bytes) => Self::read(&bytes)
                 .filter(|state| state.version == VERSION)
                 .ok_or_else(|| NodeError::State(folder.path().join(FILE).display().to_string()))?,
         };
@@ -52,7 +57,14 @@ impl NodeState {
 
     /// Makes the state durable.
     pub(crate) fn save(&self, folder: &DataFolder) -> Result<(), NodeError> {
-        Ok(folder.write(FILE, &codec::encode(self))?)
+        let body = codec::encode(self);
+        Ok(folder.write(FILE, &[sum(&body).as_slice(), &body].concat())?)
+    }
+
+    /// The state in a file, if the file is as it was written.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (claimed, body) = bytes.split_first_chunk::<SUM_LEN>()?;
+        (sum(body) == *claimed).then(|| codec::decode::<Self, 1024>(body).ok())?
     }
 }
 
@@ -67,7 +79,12 @@ mod tests {
         let first = NodeState::start(&data).unwrap();
         let second = NodeState::start(&data).unwrap();
         assert_eq!((first.boot, second.boot, first.store), (1, 2, second.store));
-        data.write(FILE, b"broken").unwrap();
-        assert!(matches!(NodeState::start(&data), Err(NodeError::State(_))));
+        let whole = data.read(FILE).unwrap().unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut broken = whole.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            data.write(FILE, &broken).unwrap();
+            assert!(matches!(NodeState::start(&data), Err(NodeError::State(_))), "bit {bit}");
+        }
     }
 }
