@@ -163,14 +163,13 @@ async fn patiently<T>(
     connection: &Connection,
     greeting: impl Future<Output = Result<T, GreetError>>,
 ) -> Result<T, GreetError> {
-    match tokio::time::timeout(GREETING_PATIENCE, greeting).await {
-        Ok(done) => done,
-        Err(_elapsed) => {
-            let text = format!("no greeting within {} s", GREETING_PATIENCE.as_secs());
-            connection.close(VarInt::from_u32(Code::Malformed.number()), text.as_bytes());
-            Err(GreetError::Malformed(text))
-        }
+    let late = || format!("no greeting within {} s", GREETING_PATIENCE.as_secs());
+    let done = tokio::time::timeout(GREETING_PATIENCE, greeting).await;
+    let done = done.unwrap_or_else(|_elapsed| Err(GreetError::Malformed(late())));
+    if let Err(GreetError::Malformed(text)) = &done {
+        connection.close(VarInt::from_u32(Code::Malformed.number()), text.as_bytes());
     }
+    done
 }
 
 fn identify(connection: &Connection) -> Result<PeerIdentity, GreetError> {
