@@ -15,12 +15,17 @@ use shared::wire::code::Code;
 use shared::wire::codec::DecodeError;
 use shared::wire::record::{Piece, RecordError, RecordId, RecordKind, RecordReader};
 
-use crate::job::{Arrival, Job};
+use crate::job::{Arrival, Job, WINDOW_BYTES_MAX};
 use crate::link::{Conduct, Link, chain};
 use crate::telemetry;
 
 /// Bytes that wait for the record that names the job: one initial window's worth.
 const PARKED_BYTES_MAX: usize = 1024 * 1024;
+/// Memory that all job streams of one connection may take for what is not whole yet: twice what
+/// credit lets one job have on its way.
+const WAITING_BYTES_MAX: usize = 2 * WINDOW_BYTES_MAX as usize;
+/// What a record that is under way takes beside its bytes, about.
+const RECORD_COST: usize = 128;
 /// Pages that may be under way at a time on one stream.
 const PAGES_UNDER_WAY_MAX: usize = 64;
 /// The most that one read takes out of quinn.
@@ -43,6 +48,12 @@ enum IntakeError {
     Unnamed,
     #[error("more than {PAGES_UNDER_WAY_MAX} pages under way")]
     Pages,
+    #[error("a record of {found} bytes, chunks of this job have at most {most}")]
+    Chunk { found: u32, most: u32 },
+    #[error("a second record that names a job")]
+    Renamed,
+    #[error("more than {WAITING_BYTES_MAX} bytes of records that are not whole")]
+    Waiting,
     #[error("a page of a kind that this peer may not send")]
     PageKind,
     #[error("the same records again and again")]
@@ -54,7 +65,9 @@ enum IntakeError {
 
 /// Reads a job stream to its end.
 pub(crate) async fn run(link: Arc<Link>, mut stream: RecvStream, conduct: Arc<dyn Conduct>) {
-    let mut intake = Intake { link, records: BTreeMap::new(), job: None, parked: Vec::new() };
+    let (records, parked) = (BTreeMap::new(), Vec::new());
+    let mut intake =
+        Intake { link, records, filling: 0, job: None, parked, parked_bytes: 0, waiting: 0 };
     let result = intake.read(&mut stream, conduct.as_ref()).await;
     let link = &intake.link;
     match result {
@@ -73,8 +86,19 @@ pub(crate) async fn run(link: Arc<Link>, mut stream: RecvStream, conduct: Arc<dy
 struct Intake {
     link: Arc<Link>,
     records: BTreeMap<(RecordKind, u64), Partial>,
+    /// Memory of the records under way.
+    filling: usize,
     job: Option<Arc<Job>>,
     parked: Vec<Piece>,
+    parked_bytes: usize,
+    /// What the link counts of this stream.
+    waiting: usize,
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.link.count_waiting(self.waiting, 0);
+    }
 }
 
 /// A record of which not all has arrived.
@@ -87,6 +111,16 @@ enum Partial {
     Dropping {
         left: usize,
     },
+}
+
+impl Partial {
+    /// The memory that it takes, about.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Filling { bytes, .. } => bytes.len() + RECORD_COST,
+            Self::Dropping { .. } => RECORD_COST,
+        }
+    }
 }
 
 impl Intake {
@@ -115,6 +149,12 @@ impl Intake {
             for piece in pieces.drain(..) {
                 self.place(piece, conduct)?;
             }
+            let waiting = reader.waiting() + self.filling + self.parked_bytes;
+            let all = self.link.count_waiting(self.waiting, waiting);
+            self.waiting = waiting;
+            if all > WAITING_BYTES_MAX {
+                return Err(IntakeError::Waiting);
+            }
         }
     }
 
@@ -123,27 +163,33 @@ impl Intake {
             return self.place_in(&job, piece);
         }
         if piece.record.kind == RecordKind::Job {
+            if piece.record.number != 0 {
+                return Err(IntakeError::Renamed);
+            }
             if let Some(whole) = self.fill(&piece, || Ok(true))? {
                 let id = whole.as_ref().try_into().map(JobId).unwrap_or(JobId([0; 16]));
                 let job = conduct.relays().get(id).ok_or(IntakeError::NoJob)?;
                 self.job = Some(Arc::clone(&job));
+                self.parked_bytes = 0;
                 return std::mem::take(&mut self.parked)
                     .into_iter()
                     .try_for_each(|piece| self.place_in(&job, piece));
             }
             return Ok(());
         }
-        self.parked.push(piece);
-        let parked: usize = self.parked.iter().map(|piece| piece.bytes.len()).sum();
-        if parked > PARKED_BYTES_MAX { Err(IntakeError::Unnamed) } else { Ok(()) }
+        self.parked_bytes += piece.bytes.len() + RECORD_COST;
+        // A copy: what arrived is a slice of a larger buffer.
+        self.parked.push(Piece { bytes: Bytes::copy_from_slice(&piece.bytes), ..piece });
+        if self.parked_bytes > PARKED_BYTES_MAX { Err(IntakeError::Unnamed) } else { Ok(()) }
     }
 
     fn place_in(&mut self, job: &Arc<Job>, piece: Piece) -> Result<(), IntakeError> {
         let RecordId { kind, number, .. } = piece.record;
-        let pages = self.records.keys().filter(|(kind, _)| *kind != RecordKind::Chunk).count();
+        // Pages come last in the order of kinds, and there are few of them.
+        let pages = self.records.range((RecordKind::Page, 0)..).count();
         let link = Arc::clone(&self.link);
         let whole = self.fill(&piece, || match kind {
-            RecordKind::Job => Ok(false),
+            RecordKind::Job => Err(IntakeError::Renamed),
             RecordKind::Draft if !job.takes_drafts_of(&link) => Err(IntakeError::PageKind),
             RecordKind::Page | RecordKind::PageInPlace if job.takes_drafts_of(&link) => {
                 Err(IntakeError::PageKind)
@@ -154,6 +200,10 @@ impl Intake {
                 Err(IntakeError::Pages)
             }
             RecordKind::Page | RecordKind::Draft | RecordKind::PageInPlace => Ok(true),
+            RecordKind::Chunk if piece.record.total > job.object().chunk_max => {
+                let (found, most) = (piece.record.total, job.object().chunk_max);
+                Err(IntakeError::Chunk { found, most })
+            }
             RecordKind::Chunk => match job.landing(&link, number) {
                 Landing::Wanted => Ok(true),
                 Landing::BeyondCredit => Err(IntakeError::BeyondCredit(number)),
@@ -193,10 +243,14 @@ impl Intake {
         }
         let partial = match self.records.entry(key) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(match admit()? {
-                true => Partial::Filling { bytes: BytesMut::zeroed(total), left: total },
-                false => Partial::Dropping { left: total },
-            }),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let partial = match admit()? {
+                    true => Partial::Filling { bytes: BytesMut::zeroed(total), left: total },
+                    false => Partial::Dropping { left: total },
+                };
+                self.filling += partial.cost();
+                entry.insert(partial)
+            }
         };
         let left = match partial {
             Partial::Dropping { left } => {
@@ -213,7 +267,9 @@ impl Intake {
         if left > 0 {
             return Ok(None);
         }
-        Ok(match self.records.remove(&key) {
+        let whole = self.records.remove(&key);
+        self.filling -= whole.as_ref().map_or(0, Partial::cost);
+        Ok(match whole {
             Some(Partial::Filling { bytes, .. }) => Some(bytes.freeze()),
             Some(Partial::Dropping { .. }) | None => None,
         })

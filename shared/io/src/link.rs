@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -119,6 +119,8 @@ pub struct Link {
     channel: Mutex<Channel>,
     wake: Notify,
     heard: AtomicU64,
+    /// Memory of what has arrived of records that are not whole, on all job streams.
+    waiting: AtomicUsize,
     stream_out: mpsc::Sender<Vec<u8>>,
     tasks: TaskTracker,
     over: CancellationToken,
@@ -165,6 +167,7 @@ impl Link {
             channel: Mutex::new(channel),
             wake: Notify::new(),
             heard: AtomicU64::new(clock.now().as_micros()),
+            waiting: AtomicUsize::new(0),
             stream_out,
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
@@ -309,6 +312,12 @@ impl Link {
         self.spawn(Arc::clone(self).read_datagrams(Arc::clone(conduct), apply));
         self.spawn(Arc::clone(self).accept_job_streams(Arc::clone(conduct)));
         self.spawn(Arc::clone(self).accept_requests(Arc::clone(conduct)));
+    }
+
+    /// A job stream has `now` bytes waiting where it had `before`; gives what all of them have.
+    pub(crate) fn count_waiting(&self, before: usize, now: usize) -> usize {
+        self.waiting.fetch_add(now, Ordering::Relaxed);
+        self.waiting.fetch_sub(before, Ordering::Relaxed) - before
     }
 
     fn channel(&self) -> MutexGuard<'_, Channel> {

@@ -25,6 +25,9 @@ pub const HEADER_LEN: usize = 14;
 pub const BLOCKS_OPEN_MAX: usize = 8 * 1024;
 
 const NUMBER_MAX: u64 = (1 << 40) - 1;
+/// What an incomplete block and a piece that waits in it take beside their bytes, about.
+const BLOCK_COST: usize = 256;
+const PIECE_COST: usize = 128;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,12 +176,19 @@ pub struct RecordReader {
     blocks: BTreeMap<u64, Block>,
     /// Every block below this one is complete.
     complete_below: u64,
+    /// Memory of the pieces that wait.
+    early: usize,
 }
 
 impl RecordReader {
     /// A reader at the start of a stream.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Memory that what waits for bytes before it takes, in bytes, about.
+    pub fn waiting(&self) -> usize {
+        self.early + self.blocks.len() * BLOCK_COST
     }
 
     /// Takes the bytes at stream offset `offset` and hands every piece that can be placed
@@ -217,7 +227,9 @@ impl RecordReader {
             return Err(RecordError::Blocks);
         }
         let block = self.blocks.entry(index).or_default();
+        let before = block.early_cost;
         block.push(within, bytes, place)?;
+        self.early = self.early + block.early_cost - before;
         // A complete block stays as a mark until all before it are complete too, so that
         // bytes that come twice are never placed twice.
         while self.blocks.get(&self.complete_below).is_some_and(Block::is_complete) {
@@ -233,6 +245,7 @@ impl RecordReader {
 struct Block {
     parsed: usize,
     early: BTreeMap<usize, Bytes>,
+    early_cost: usize,
     state: Parse,
 }
 
@@ -264,12 +277,17 @@ impl Block {
         place: &mut impl FnMut(Piece),
     ) -> Result<(), RecordError> {
         if within > self.parsed {
-            self.early.insert(within, bytes);
+            // A copy: what arrived is a slice of a buffer of up to 64 KiB.
+            self.early_cost += bytes.len() + PIECE_COST;
+            if let Some(old) = self.early.insert(within, Bytes::copy_from_slice(&bytes)) {
+                self.early_cost -= old.len() + PIECE_COST;
+            }
             return Ok(());
         }
         self.parse(within, bytes, place)?;
         while let Some(entry) = self.early.first_entry().filter(|e| *e.key() <= self.parsed) {
             let (within, bytes) = entry.remove_entry();
+            self.early_cost -= bytes.len() + PIECE_COST;
             self.parse(within, bytes, place)?;
         }
         Ok(())
@@ -405,6 +423,22 @@ mod tests {
         let late = Bytes::copy_from_slice(&stream[2 * 8_192..3 * 8_192]);
         RecordReader::new().push(2 * 8_192, late, |piece| collect(&mut found, piece)).unwrap();
         assert!(found.contains_key(&(RecordKind::Chunk as u8, 2)));
+    }
+
+    #[test]
+    fn what_waits_is_counted_and_copied_out_of_its_buffer() {
+        let mut writer = RecordWriter::new();
+        let mut stream = Vec::new();
+        writer.put(RecordKind::Chunk, 1, &[7; 8_178], &mut stream);
+        let buffer = Bytes::from(vec![7u8; 60_000]);
+        let mut reader = RecordReader::new();
+        for at in (1..8_000).step_by(2) {
+            reader.push(at, buffer.slice(..1), |_| {}).unwrap();
+        }
+        assert!(buffer.is_unique(), "nothing holds on to the buffer");
+        assert!(reader.waiting() >= 4_000 * PIECE_COST, "{}", reader.waiting());
+        reader.push(0, Bytes::from(stream), |_| {}).unwrap();
+        assert_eq!(reader.waiting(), 0);
     }
 
     #[test]
