@@ -64,6 +64,9 @@ fn read(pieces: &[(u64, Bytes)]) -> Result<Placed, RecordError> {
     for (offset, bytes) in pieces {
         reader.push(*offset, bytes.clone(), |piece| place(&mut placed, &piece))?;
     }
+    // Two fragments may claim one place; which comes first is the stream's affair, and what
+    // becomes of them is for the hash of the record to say.
+    placed.values_mut().for_each(|bytes| bytes.sort_unstable());
     Ok(placed)
 }
 
