@@ -17,6 +17,9 @@ mod fields;
 #[path = "process/fleet.rs"]
 mod fleet;
 #[cfg(test)]
+#[path = "process/hostile/mod.rs"]
+mod hostile;
+#[cfg(test)]
 #[path = "process/live.rs"]
 mod live;
 #[cfg(test)]

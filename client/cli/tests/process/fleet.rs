@@ -150,6 +150,11 @@ impl Fleet {
         &self.roles["b"].listen
     }
 
+    /// Where a role answers HTTP.
+    pub(crate) fn http(&self, role: &str) -> String {
+        self.roles[role].http.clone()
+    }
+
     /// Runs a command as `alice`.
     pub(crate) async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Ran {
         self.run_as("alice", arguments).await
