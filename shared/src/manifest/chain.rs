@@ -358,8 +358,11 @@ impl Manifest {
             }
             self.apply(index, entry)?;
         }
-        let same = (self.open_bytes(), self.content) == (len_before, content_before);
-        if !skipped && !same {
+        let lens = self.open_bytes();
+        let same = (&lens, self.content) == (&len_before, content_before);
+        // It stands for all that is here and more, so no object gets shorter by it.
+        let shorter = lens.iter().zip(&len_before).any(|(now, before)| now < before);
+        if shorter || (!skipped && !same) {
             return Err(ChainError::RecutContent(index));
         }
         self.pages = index + 1;
@@ -691,6 +694,15 @@ mod tests {
             other.accept(&next, &next.draft()).unwrap();
             assert_eq!(other.last_hash(), next.draft().hash());
         }
+    }
+
+    #[test]
+    fn a_page_in_place_of_others_has_at_least_what_is_there() {
+        let whole = live();
+        let mut ahead = whole.clone();
+        accept(&mut ahead, vec![chunk(&[(0, 40, 5)])]).unwrap();
+        let page = Page { index: ahead.pages(), ..anew(&whole, &[(0, 30)]) };
+        assert_eq!(whole.clone().accept(&page, &page.draft()), Err(ChainError::RecutContent(6)));
     }
 
     #[test]
