@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::BaseError;
+use crate::asked::Asked;
 use crate::jobs::{self, Admission, Applicant, Asker, Jobs, Session};
 
 /// How often silent nodes are looked for.
@@ -56,6 +57,7 @@ pub(crate) struct Hub {
     stores: Mutex<BTreeMap<Name, Visit>>,
     clients: AtomicU64,
     queries: AtomicU64,
+    asked: Mutex<Asked>,
     publishers: Mutex<BTreeMap<JobId, PeerId>>,
     ends: Mutex<BTreeMap<JobId, (u64, Hash)>>,
     changed: Mutex<BTreeSet<JobId>>,
@@ -94,6 +96,7 @@ impl Hub {
             stores: Mutex::default(),
             clients: AtomicU64::new(0),
             queries: AtomicU64::new(0),
+            asked: Mutex::default(),
             publishers: Mutex::default(),
             ends: Mutex::default(),
             changed: Mutex::default(),
@@ -545,7 +548,11 @@ impl Conduct for Hub {
         Box::pin(async move {
             let PeerId::Node(node) = link.peer() else { return };
             let (node, incarnation) = (node.clone(), self.incarnation(node));
-            let Answer { job, report, .. } = answer;
+            let Answer { job, nonce, report } = answer;
+            if !self.lock(&self.asked).take(&node, job, nonce) {
+                tracing::debug!(%node, %job, nonce, "an answer to an earlier question is ignored");
+                return;
+            }
             self.input(Input::Answer { node, incarnation, job, report }).await;
         })
     }
@@ -570,6 +577,7 @@ impl Session for Hub {
     fn query(&self, node: &Name, job: JobId) {
         if let Some(link) = self.links.get(&PeerId::Node(node.clone())) {
             let nonce = self.queries.fetch_add(1, Ordering::Relaxed);
+            self.lock(&self.asked).ask(node, job, nonce);
             link.send_frame(FrameType::Query, &codec::encode(&Query { job, nonce }));
         }
     }
@@ -596,6 +604,11 @@ impl Session for Hub {
 
     fn closed(&self, job: JobId, _state: JobState) {
         self.lock(&self.publishers).remove(&job);
+        self.lock(&self.asked).forget(job);
+    }
+
+    fn free_space(&self) -> u64 {
+        Self::free_space(self)
     }
 
     fn link(&self, node: &Name) -> jobs::Link {

@@ -33,7 +33,7 @@ use nodes::Nodes;
 use watch::{Queue, Watchers};
 
 pub use nodes::{Admission, Applicant, OPERATOR_LABELS_MAX, TooManyNodes};
-pub use request::{Answer, Asker};
+pub use request::{Answer, Asker, DISK_RESERVE};
 pub use watch::{WATCHERS_MAX, Watcher};
 
 /// Turns whose effects wait. Beyond, who wants a turn waits.
@@ -56,6 +56,8 @@ pub trait Session: Send + Sync {
     fn drop_content(&self, job: JobId);
     /// The job is closed: nothing more is taken from its publisher.
     fn closed(&self, job: JobId, state: JobState);
+    /// Bytes that can still be written to the base's disk.
+    fn free_space(&self) -> u64;
     /// What is known of the connection to a node.
     fn link(&self, node: &Name) -> Link;
 }

@@ -1,6 +1,7 @@
 //! The base: makes jobs, receives their content, feeds nodes, and accounts for every node.
 
 mod accept;
+mod asked;
 mod http;
 mod hub;
 pub mod jobs;
@@ -105,7 +106,7 @@ pub async fn run(
     let listen = endpoint.local_addr().unwrap_or(config.listen);
     let http = listener.local_addr().unwrap_or(config.http);
 
-    let opened = Ledger::open(&config.data, Clock::wall_ms()).await?;
+    let opened = Ledger::open(&folder, Clock::wall_ms()).await?;
     let tasks = TaskTracker::new();
     let clock = Clock::start();
     let hub = Hub::new(&folder, &config.identity, clock, tasks.clone())?;

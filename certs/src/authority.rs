@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 use crate::date;
 use crate::files::{self, FileError, Secrecy};
 use crate::identity::{CA_FILE, CERT_FILE, KEY_FILE, read_certificates};
-use crate::label::{self, LabelError};
 use crate::subject::{self, Subject};
+use shared::label::{self, LabelError};
 
 /// The secret key of an authority (PKCS#8, mode 0600).
 pub const CA_KEY_FILE: &str = "ca-key.pem";

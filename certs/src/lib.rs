@@ -15,7 +15,6 @@ mod authority;
 mod date;
 mod files;
 mod identity;
-pub mod label;
 pub mod peer;
 mod subject;
 pub mod tls;

@@ -10,8 +10,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 
 use crate::date;
-use crate::label::LabelError;
 use crate::subject::Subject;
+use shared::label::LabelError;
 
 /// What the certificate of a peer, or our own, says.
 #[derive(Debug, Clone, PartialEq, Eq)]

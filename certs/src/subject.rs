@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use shared::id::{Name, Role};
 use x509_parser::extensions::GeneralName;
 
-use crate::label;
 use crate::peer::IdentifyError;
+use shared::label;
 
 /// The DNS zone of the fixed names; no `--host` may be in it.
 const ZONE: &str = "distributary.internal";

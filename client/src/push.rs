@@ -196,6 +196,11 @@ impl Drop for Push {
     }
 }
 
+/// Connections over which a job is asked for, and the pause between two of them. A base that
+/// takes so many and answers on none is not one to wait for.
+const CREATE_TRIES_MAX: u32 = 50;
+const CREATE_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// Asks for the job until there is an answer; the key makes it one job however often.
 async fn create(
     standing: &Standing,
@@ -203,13 +208,14 @@ async fn create(
     dimensions: Dimensions,
 ) -> Result<JobObject, PushError> {
     let request = Request::Create { key, dimensions: Box::new(dimensions) };
+    let mut tries = 1..CREATE_TRIES_MAX;
     let signed = loop {
         match standing.ask(&request).await {
             Ok(Reply::Created(signed)) => break signed,
             Ok(_) => return Err(AskError::Answer.into()),
-            Err(AskError::Broken(error)) => {
+            Err(AskError::Broken(error)) if tries.next().is_some() => {
                 tracing::debug!(%error, "asking for the job again");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(CREATE_PAUSE).await;
             }
             Err(error) => return Err(error.into()),
         }

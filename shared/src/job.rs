@@ -8,6 +8,7 @@ use ring::signature::Ed25519KeyPair;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, Name};
+use crate::label;
 use crate::limit;
 use crate::seal::{self, Hash, PublicKey, Purpose, Signature};
 use crate::wire::codec::{self, DecodeError};
@@ -83,7 +84,7 @@ impl FromStr for Selector {
         }
         let parts: Vec<&str> = text.split(',').collect();
         if parts.iter().all(|part| part.contains('=')) {
-            let labels = parts.iter().map(|part| parse_label(part));
+            let labels = parts.iter().map(|part| label::parse(part).map_err(|e| e.to_string()));
             return Ok(Self::Labels(labels.collect::<Result<_, _>>()?));
         }
         if parts.iter().any(|part| part.contains('=')) {
@@ -92,22 +93,6 @@ impl FromStr for Selector {
         let names = parts.iter().map(|part| Name::new(*part).map_err(|error| error.to_string()));
         Ok(Self::Names(names.collect::<Result<_, _>>()?))
     }
-}
-
-/// Reads a label `KEY=VALUE`; both have 1 to 64 bytes without control characters or commas.
-///
-/// # Errors
-/// A text that says what is wrong.
-pub fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} is not a label KEY=VALUE"))?;
-    for part in [key, value] {
-        let bad = |c: char| c.is_control() || matches!(c, ',' | '=');
-        if part.is_empty() || part.len() > limit::LABEL_LEN_MAX || part.contains(bad) {
-            return Err(format!("{text:?}: key and value need 1 to 64 bytes without ',' or '='"));
-        }
-    }
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl Selector {
@@ -409,8 +394,8 @@ mod tests {
     fn selectors_read_names_or_labels() {
         assert_eq!("all".parse(), Ok(Selector::All));
         assert_eq!("a,b".parse(), Ok(Selector::Names(vec![name("a"), name("b")])));
-        let labels = vec![("k".to_owned(), "v".to_owned()), ("x".to_owned(), "Y z".to_owned())];
-        assert_eq!("k=v,x=Y z".parse(), Ok(Selector::Labels(labels)));
+        let labels = vec![("k".to_owned(), "v".to_owned()), ("x".to_owned(), "Y-z".to_owned())];
+        assert_eq!("k=v,x=Y-z".parse(), Ok(Selector::Labels(labels)));
         for wrong in ["", "a,", "a,k=v", "k=", "=v", "A"] {
             assert!(wrong.parse::<Selector>().is_err(), "{wrong:?}");
         }

@@ -9,6 +9,7 @@ pub mod chunk_set;
 pub mod control;
 pub mod id;
 pub mod job;
+pub mod label;
 pub mod limit;
 pub mod manifest;
 pub mod rate;

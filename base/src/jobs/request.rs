@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::signature::KeyPair as _;
 use shared::id::{JobId, Name, Role};
-use shared::job::{Dimensions, JobObject, ServerList, SignedJob, chunk_len, stripe_count};
+use shared::job::{Dimensions, JobObject, Quorum, ServerList, SignedJob, chunk_len, stripe_count};
 use shared::table::{Effect, Input, NewJob, TableError};
 use shared::view::{Event, EventBody, NodeInfo, NodeState, rfc3339};
 use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
@@ -13,6 +13,9 @@ use shared::wire::rights::may_request;
 use super::watch::{WATCHERS_MAX, Watcher};
 use super::{Jobs, Stopped, Turn, nodes};
 use crate::ledger::Write;
+
+/// Bytes that stay free on the base's disk when a job is made: ledger, journals and pages.
+pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 
 /// Who asks, as the certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +147,8 @@ impl Jobs {
             return turn.table().object(id).cloned().ok_or_else(|| format!("job {id} is gone"));
         }
         let servers = turn.nodes().select(&dimensions.to)?;
+        check_quorum(dimensions.quorum, servers.names().len())?;
+        self.check_room(dimensions.size)?;
         let wall_ms = turn.wall_ms();
         let id = uuid::Builder::from_unix_timestamp_millis(wall_ms, chance).into_uuid();
         let id = JobId(id.into_bytes());
@@ -160,6 +165,19 @@ impl Jobs {
         };
         let created = turn.act(|table, now, wall, fx| table.create(now, wall, new, fx));
         created.map(|_| object).map_err(|error| error.to_string())
+    }
+
+    /// Refuses content that is known to find no room here.
+    fn check_room(&self, size: Option<u64>) -> Result<(), String> {
+        let (needed, free) =
+            (size.unwrap_or(0).saturating_add(DISK_RESERVE), self.session().free_space());
+        if needed > free {
+            return Err(format!(
+                "the base's disk is too small: {needed} bytes are needed with the reserve, {free} \
+                 are free; make room there or push less"
+            ));
+        }
+        Ok(())
     }
 
     fn sign(
@@ -303,6 +321,20 @@ impl Jobs {
             Some(list) => Answer::Reply(Reply::Servers(list.as_ref().clone())),
             None => refused(RefusalKind::Cannot, format!("unknown job {job}")),
         })
+    }
+}
+
+/// A number of nodes that the selection does not have can never be reached.
+fn check_quorum(quorum: Quorum, selected: usize) -> Result<(), String> {
+    match quorum {
+        Quorum::Count(count) if usize::try_from(count).is_ok_and(|count| count <= selected) => {
+            Ok(())
+        }
+        Quorum::Count(count) => Err(format!(
+            "a quorum of {count} nodes is more than the {selected} that are selected; lower \
+             --quorum or select more nodes"
+        )),
+        Quorum::All | Quorum::Percent(_) => Ok(()),
     }
 }
 

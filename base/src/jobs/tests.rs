@@ -8,6 +8,8 @@ use shared::view::{Event, NodeJobState};
 use shared::wire::message::{Phase, Report};
 use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
 
+use shared_io::data_folder::DataFolder;
+
 use super::*;
 use shared::id::Role;
 
@@ -19,6 +21,7 @@ struct Told {
     drops: Mutex<Vec<JobId>>,
     closed: Mutex<Vec<(JobId, JobState)>>,
     up: Mutex<Vec<Name>>,
+    used: AtomicU64,
 }
 
 impl Session for Told {
@@ -33,6 +36,9 @@ impl Session for Told {
     }
     fn closed(&self, job: JobId, state: JobState) {
         self.closed.lock().unwrap().push((job, state));
+    }
+    fn free_space(&self) -> u64 {
+        (1 << 40) - self.used.load(Ordering::Relaxed)
     }
     fn link(&self, node: &Name) -> Link {
         let up = self.up.lock().unwrap().contains(node);
@@ -76,7 +82,7 @@ fn dimensions(job: &str, to: &str) -> Dimensions {
 
 impl World {
     async fn open(dir: &Path) -> Self {
-        let opened = Ledger::open(dir, 1_000_000).await.unwrap();
+        let opened = Ledger::open(&DataFolder::open(dir).unwrap(), 1_000_000).await.unwrap();
         let key = Arc::new(Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap());
         let told = Arc::new(Told::default());
         let seconds = Arc::new(AtomicU64::new(0));
@@ -263,6 +269,25 @@ async fn a_creation_that_cannot_be_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_quorum_and_a_size_that_cannot_be_are_refused_with_both_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::open(dir.path()).await;
+    world.admit("a", &[]).await;
+    world.admit("b", &[]).await;
+    let of = |count| Dimensions { quorum: Quorum::Count(count), ..dimensions("j", "all") };
+    let (kind, text) = world.refusal(1, of(3)).await;
+    assert_eq!(kind, RefusalKind::Cannot);
+    assert!(text.contains("quorum of 3") && text.contains("the 2 that"), "{text}");
+    world.told.used.store((1 << 40) - DISK_RESERVE - 99, Ordering::Relaxed);
+    let (kind, text) = world.refusal(2, of(2)).await;
+    assert_eq!(kind, RefusalKind::Cannot);
+    let (needed, free) = (DISK_RESERVE + 100, DISK_RESERVE + 99);
+    assert!(text.contains(&needed.to_string()) && text.contains(&free.to_string()), "{text}");
+    world.told.used.store(0, Ordering::Relaxed);
+    world.create(3, of(2)).await.unwrap();
+}
+
+#[tokio::test]
 async fn everybody_gets_what_is_theirs() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::open(dir.path()).await;
@@ -379,7 +404,8 @@ fn what_runs_in_tasks_can_be_sent_to_them() {
     const fn is_send<T: Send>(_: &T) {}
     const fn is_sync<T: Sync>() {}
     is_sync::<Jobs>();
-    is_send(&Ledger::open(Path::new("."), 0));
+    let folder = DataFolder::open(tempfile::tempdir().unwrap().path()).unwrap();
+    is_send(&Ledger::open(&folder, 0));
     let _ = |jobs: Jobs| is_send(&jobs.handle(&client(), Request::Jobs));
     let _ = |jobs: Jobs| is_send(&jobs.input(Input::Tick));
     let _ = |jobs: Jobs| is_send(&jobs.close());

@@ -12,7 +12,6 @@
 //! A file that is no ledger at all is refused: an empty one would tell nodes to drop their jobs.
 
 mod load;
-mod lock;
 mod salvage;
 pub mod stored;
 #[cfg(test)]
@@ -27,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use shared::id::Name;
 use shared::table::{Restored, Row};
 use shared::wire::request::JobRef;
+use shared_io::data_folder::DataFolder;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +35,6 @@ use tokio::task::JoinSet;
 use load::{Damage, Loaded};
 use write::{Meta, put_meta};
 
-pub use lock::{DataLock, LOCK_FILE, LockError};
 pub use stored::NodeRow;
 pub use write::Write;
 
@@ -46,12 +45,11 @@ const QUEUE_MAX: usize = 256;
 /// Writes after which a commit takes up no further command.
 const GROUP_WRITES_MAX: usize = 10_000;
 
-/// A handle to the ledger. The data folder stays locked until it is dropped.
+/// A handle to the ledger.
 #[derive(Debug)]
 pub struct Ledger {
     epoch: u64,
     commands: mpsc::Sender<Command>,
-    _lock: DataLock,
     writer: Mutex<JoinSet<()>>,
 }
 
@@ -71,9 +69,6 @@ pub struct Opened {
 /// Why the ledger cannot be opened or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    Lock(#[from] Arc<LockError>),
     /// The file is not a ledger, or damaged beyond reading.
     #[error("{} cannot be read as a ledger; restore it from a copy, or move it away to start \
         without its jobs (nodes then drop theirs)", .path.display())]
@@ -130,16 +125,15 @@ enum Command {
 }
 
 impl Ledger {
-    /// Locks the data folder `data` (made if absent), opens its ledger and reads it.
+    /// Opens the ledger of a data folder, which this process alone uses, and reads it.
     ///
     /// The epoch rises above every earlier one of this ledger, and is at least the wall
     /// clock's seconds, so that it also rises if the data folder was lost.
     ///
     /// # Errors
-    /// [`LedgerError`] if another base uses the folder or the file is no ledger.
-    pub async fn open(data: &Path, wall_ms: u64) -> Result<Opened, LedgerError> {
-        let lock = DataLock::take(data).map_err(Arc::new)?;
-        let path = data.join(LEDGER_FILE);
+    /// [`LedgerError`] if the file is no ledger, or cannot be written.
+    pub async fn open(data: &DataFolder, wall_ms: u64) -> Result<Opened, LedgerError> {
+        let path = data.path().join(LEDGER_FILE);
         let mut damage = Damage::default();
         let mut conn = open_whole(&path, wall_ms, &mut damage).await?;
         let loaded = load::load(&mut conn, &mut damage).await;
@@ -148,7 +142,7 @@ impl Ledger {
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let mut writer = JoinSet::new();
         writer.spawn(serve(conn, queue));
-        let ledger = Self { epoch, commands, _lock: lock, writer: Mutex::new(writer) };
+        let ledger = Self { epoch, commands, writer: Mutex::new(writer) };
         let Loaded { restored, nodes, epoch: _ } = loaded;
         Ok(Opened { ledger, restored, nodes, damage: damage.into_texts() })
     }

@@ -110,8 +110,12 @@ fn flip(path: &Path, text: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
+async fn open_in(dir: &Path, wall_ms: u64) -> Result<Opened, LedgerError> {
+    Ledger::open(&DataFolder::open(dir).unwrap(), wall_ms).await
+}
+
 async fn write(dir: &Path, writes: Vec<Write>) {
-    let ledger = Ledger::open(dir, 1_000).await.unwrap().ledger;
+    let ledger = open_in(dir, 1_000).await.unwrap().ledger;
     ledger.commit(writes).await.unwrap();
     ledger.close().await;
 }
@@ -130,7 +134,7 @@ async fn what_was_committed_is_there_after_a_restart() {
     // Twice is as once.
     write(dir.path(), [writes.clone(), writes].concat()).await;
 
-    let opened = Ledger::open(dir.path(), 1_000).await.unwrap();
+    let opened = open_in(dir.path(), 1_000).await.unwrap();
     assert_eq!(opened.damage, [""; 0]);
     assert_eq!(opened.nodes, BTreeMap::from([(name("a"), node("a"))]));
     assert_eq!(opened.nodes[&name("a")].labels()["site"], "us", "the operator's word wins");
@@ -147,26 +151,14 @@ async fn the_epoch_rises_at_each_start_whatever_the_clock_says() {
     let dir = tempfile::tempdir().unwrap();
     let mut last = 0;
     for wall_ms in [5_000_000, 5_000_000, 9_000_000, 1_000, 0] {
-        let ledger = Ledger::open(dir.path(), wall_ms).await.unwrap().ledger;
+        let ledger = open_in(dir.path(), wall_ms).await.unwrap().ledger;
         assert!(ledger.epoch() > last && ledger.epoch() >= wall_ms / 1_000);
         last = ledger.epoch();
         ledger.close().await;
     }
     let fresh = tempfile::tempdir().unwrap();
-    let opened = Ledger::open(fresh.path(), 10_000_000).await.unwrap();
+    let opened = open_in(fresh.path(), 10_000_000).await.unwrap();
     assert!(opened.ledger.epoch() > last, "a lost data folder does not lower it");
-}
-
-#[tokio::test]
-async fn a_second_base_on_one_folder_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = Ledger::open(dir.path(), 0).await.unwrap().ledger;
-    let second = Ledger::open(dir.path(), 0).await.unwrap_err();
-    let text = second.to_string();
-    assert!(text.contains(&dir.path().display().to_string()), "{text}");
-    assert!(text.contains("in use") && text.contains("--data"), "{text}");
-    drop(first);
-    assert!(Ledger::open(dir.path(), 0).await.is_ok());
 }
 
 #[tokio::test]
@@ -190,7 +182,7 @@ async fn a_flipped_byte_is_named_and_its_row_not_used() {
         let all = vec![created(&one), created(&two), close.clone(), line(&one, "a").1];
         write(dir.path(), [all, vec![Write::Node(node("n1"))]].concat()).await;
         flip(&dir.path().join(LEDGER_FILE), text);
-        let opened = Ledger::open(dir.path(), 9_000_000).await.unwrap();
+        let opened = open_in(dir.path(), 9_000_000).await.unwrap();
         let damage = opened.damage.join("\n");
         assert!(damage.contains(named), "{named}: {damage}");
         assert_eq!(opened.restored.lossy, lossy, "{damage}");
@@ -201,7 +193,7 @@ async fn a_flipped_byte_is_named_and_its_row_not_used() {
         missing_epoch = opened.ledger.epoch();
         opened.ledger.close().await;
         drop(opened.ledger);
-        let again = Ledger::open(dir.path(), 9_000_000).await.unwrap();
+        let again = open_in(dir.path(), 9_000_000).await.unwrap();
         assert_eq!(again.restored.lossy, lossy, "remembered");
     }
     assert_eq!(missing_epoch, 9_000, "by the clock, since the last one is not known");
@@ -222,7 +214,7 @@ async fn a_broken_page_costs_what_is_on_it() {
     page[0] = 0;
     std::fs::write(&path, bytes).unwrap();
 
-    let opened = Ledger::open(dir.path(), 2_000).await.unwrap();
+    let opened = open_in(dir.path(), 2_000).await.unwrap();
     let damage = opened.damage.join("\n");
     assert!(damage.contains("table nodes: ") && damage.contains("sqlite.damaged-2000"), "{damage}");
     assert!(path.with_extension("sqlite.damaged-2000").exists());
@@ -236,7 +228,7 @@ async fn a_broken_page_costs_what_is_on_it() {
     opened.ledger.commit(vec![Write::Node(node("new"))]).await.unwrap();
     opened.ledger.close().await;
     drop(opened.ledger);
-    let again = Ledger::open(dir.path(), 3_000).await.unwrap();
+    let again = open_in(dir.path(), 3_000).await.unwrap();
     assert_eq!((again.damage, again.nodes.len()), (Vec::new(), left + 1));
     assert!(again.restored.lossy, "remembered");
 }
@@ -247,7 +239,7 @@ async fn what_is_no_ledger_is_refused_and_left_alone() {
     let path = dir.path().join(LEDGER_FILE);
     let garbage = vec![0x5a; 10_000];
     std::fs::write(&path, &garbage).unwrap();
-    let error = Ledger::open(dir.path(), 0).await.unwrap_err();
+    let error = open_in(dir.path(), 0).await.unwrap_err();
     assert!(matches!(error, LedgerError::Unreadable { .. }), "{error:?}");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), garbage);
@@ -256,7 +248,7 @@ async fn what_is_no_ledger_is_refused_and_left_alone() {
 #[tokio::test]
 async fn jobs_are_found_by_id_and_by_name_of_their_client() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(dir.path(), 0).await.unwrap().ledger;
+    let ledger = open_in(dir.path(), 0).await.unwrap().ledger;
     let (old, new) = (head(1, "n", "t", &["a"]), head(2, "n", "u", &["a"]));
     let writes = vec![created(&old), created(&new), closed(&old, 5).1, closed(&new, 6).1];
     ledger.commit(writes).await.unwrap();
@@ -282,7 +274,7 @@ async fn jobs_are_found_by_id_and_by_name_of_their_client() {
 #[tokio::test]
 async fn commits_of_many_at_once_are_all_made() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Arc::new(Ledger::open(dir.path(), 0).await.unwrap().ledger);
+    let ledger = Arc::new(open_in(dir.path(), 0).await.unwrap().ledger);
     let mut all = JoinSet::new();
     for n in 0..200 {
         let ledger = Arc::clone(&ledger);
@@ -292,13 +284,13 @@ async fn commits_of_many_at_once_are_all_made() {
     ledger.close().await;
     assert!(matches!(ledger.commit(Vec::new()).await, Err(LedgerError::Closed)));
     drop(ledger);
-    assert_eq!(Ledger::open(dir.path(), 0).await.unwrap().nodes.len(), 200);
+    assert_eq!(open_in(dir.path(), 0).await.unwrap().nodes.len(), 200);
 }
 
 #[tokio::test]
 async fn a_write_that_fails_ends_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(dir.path(), 0).await.unwrap().ledger;
+    let ledger = open_in(dir.path(), 0).await.unwrap().ledger;
     let mut other = connect(&dir.path().join(LEDGER_FILE)).await.unwrap();
     sqlx::query("DROP TABLE nodes").execute(&mut other).await.unwrap();
     let failed = ledger.commit(vec![Write::Node(node("a"))]).await;

@@ -13,6 +13,7 @@ use quinn::{
     ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use shared::limit;
 use shared::wire::code::ALPN;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -156,7 +157,7 @@ pub fn client_config(
 
 /// Opens an endpoint on `listen`; without `server` it only dials.
 ///
-/// `reset_key` makes the stateless resets of a restarted role end its old connections.
+/// `reset_key` makes the stateless resets of a restarted role end its old connections at once.
 ///
 /// # Errors
 /// [`TransportError::Bind`] if the address cannot be used.
@@ -168,7 +169,12 @@ pub fn open_endpoint(
     let bind = |source| TransportError::Bind { addr: listen, source };
     let socket = open_socket(listen).map_err(bind)?;
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
-    let config = EndpointConfig::new(Arc::new(key));
+    // Connection ids that a restarted role knows as its own: it answers them with a reset at
+    // once, instead of leaving the peer to find out by silence.
+    let digest = ring::digest::digest(&ring::digest::SHA256, reset_key);
+    let own = digest.as_ref().first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(own)));
     Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(bind)
 }
 

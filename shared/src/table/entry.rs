@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::id::{JobId, Name};
-use crate::job::Kind;
+use crate::job::{Keep, Kind};
 use crate::limit;
 use crate::seal::Hash;
 use crate::time::Time;
@@ -41,6 +41,8 @@ pub(super) struct Job {
     publisher_gone: Option<Time>,
     closing: Option<Closing>,
     drop_asked: bool,
+    /// Whether nodes were told, since the start, that they need not keep it any longer.
+    expiry_told: bool,
 }
 
 /// The deadline has passed and the nodes that are behind were asked.
@@ -65,6 +67,7 @@ impl Job {
             publisher_gone,
             closing: None,
             drop_asked: false,
+            expiry_told: false,
         }
     }
 
@@ -132,9 +135,9 @@ impl Job {
 
     /// When time alone changes something, in base time.
     pub(super) fn wake(&self) -> Option<Time> {
-        if let Some(closed) = self.status.closed_us {
-            let kept = if self.status.is_dropping() { Duration::ZERO } else { CONTENT_KEPT };
-            return (!self.is_content_gone()).then(|| Time::from_micros(closed) + kept);
+        if self.is_closed() {
+            let expiry = self.expires().filter(|_| !self.expiry_told);
+            return [self.content_due(), expiry].into_iter().flatten().min();
         }
         let gone = self.publisher_gone.filter(|_| self.status.ended_us.is_none());
         let gone = gone.map(|since| since + self.grace());
@@ -142,10 +145,33 @@ impl Job {
         [gone, close.or_else(|| self.deadline())].into_iter().flatten().min()
     }
 
+    /// When the base's copy of a closed job is to be dropped, in base time.
+    fn content_due(&self) -> Option<Time> {
+        let closed = self.status.closed_us.filter(|_| !self.is_content_gone())?;
+        let kept = if self.status.is_dropping() { Duration::ZERO } else { CONTENT_KEPT };
+        Some(Time::from_micros(closed) + kept)
+    }
+
+    /// Until when nodes keep a closed job, in base time; none if for ever.
+    fn expires(&self) -> Option<Time> {
+        let closed = self.status.closed_us.filter(|_| !self.status.is_dropping())?;
+        match self.head.dimensions.keep {
+            Keep::Forever => None,
+            Keep::Seconds(seconds) => {
+                Some(Time::from_micros(closed) + Duration::from_secs(seconds))
+            }
+        }
+    }
+
+    /// Whether nodes have kept the job for as long as was asked for.
+    fn is_expired(&self, now: Time) -> bool {
+        self.expires().is_some_and(|expires| expires <= now)
+    }
+
     /// What a node is to be told.
-    fn order(&self) -> Assign {
+    fn order(&self, now: Time) -> Assign {
         let object = || Box::new(self.head.object.clone());
-        match self.status.is_dropping() {
+        match self.status.is_dropping() || self.is_expired(now) {
             true => Assign::Drop,
             false if self.is_closed() => Assign::Closed(object()),
             false => Assign::Open(object()),
@@ -155,7 +181,7 @@ impl Job {
     /// Tells a node what to do.
     pub(super) fn assign(&self, index: usize, turn: &mut Turn<'_>) {
         if let Some(node) = self.name_of(index) {
-            let (node, job, order) = (node.clone(), self.id(), self.order());
+            let (node, job, order) = (node.clone(), self.id(), self.order(turn.now));
             turn.fx.push(Effect::Assign { node, job, order });
         }
     }
@@ -261,10 +287,11 @@ impl Job {
             }
             return;
         }
-        let expires =
-            self.is_closed() && matches!(self.head.dimensions.keep, crate::job::Keep::Seconds(_));
-        if dropped && expires {
-            // Kept for as long as was asked for.
+        if self.is_expired(turn.now) {
+            // It was kept for as long as was asked for: its account stays as it was.
+            if !dropped {
+                self.assign(index, turn);
+            }
             return;
         }
         let (ended, wall_ms) = (self.status.ended_us.is_some(), turn.wall_ms);
@@ -353,8 +380,11 @@ impl Job {
     /// Does what is due.
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>) {
         if self.is_closed() {
-            if self.wake().is_some_and(|wake| wake <= turn.now) {
+            if self.content_due().is_some_and(|due| due <= turn.now) {
                 self.drop_content(turn);
+            }
+            if self.is_expired(turn.now) && !std::mem::replace(&mut self.expiry_told, true) {
+                self.assign_all(turn);
             }
             return;
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, Name};
 use crate::job::{Dimensions, ServerList, SignedJob};
+use crate::label;
 use crate::limit;
 use crate::seal::Hash;
 use crate::view::{Event, JobView, NodeInfo};
@@ -158,9 +159,7 @@ impl Checked for Request {
                 Err(DecodeError::Invalid(format!("{} labels at once", labels.len())))
             }
             Self::LabelNode { labels, .. } => labels.iter().try_for_each(|(key, value)| {
-                crate::job::parse_label(&format!("{key}={value}"))
-                    .map(drop)
-                    .map_err(DecodeError::Invalid)
+                label::check(key, value).map_err(|error| DecodeError::Invalid(error.to_string()))
             }),
             Self::Jobs
             | Self::Job(_)

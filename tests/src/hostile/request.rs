@@ -1,7 +1,8 @@
 //! Requests and replies, and the texts that their parts are read from.
 
 use shared::id::{JobId, Name};
-use shared::job::{Quorum, Selector, parse_label};
+use shared::job::{Quorum, Selector};
+use shared::label;
 use shared::limit;
 use shared::manifest::check_object_name;
 use shared::wire::message;
@@ -46,7 +47,7 @@ fn text(text: &str) {
     if let Ok(quorum) = text.parse::<Quorum>() {
         assert!((1..=7).contains(&quorum.of(7)));
     }
-    if let Ok((key, value)) = parse_label(text) {
+    if let Ok((key, value)) = label::parse(text) {
         assert_eq!(format!("{key}={value}"), text);
     }
     if check_object_name(text).is_ok() {

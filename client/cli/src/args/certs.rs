@@ -44,7 +44,7 @@ pub(crate) struct IssueArgs {
     pub(crate) name: Name,
 
     /// A label of a node, for --to; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = certs::label::parse)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = shared::label::parse)]
     pub(crate) label: Vec<(String, String)>,
 
     /// A host name or address to write into the certificate; may be repeated. Not needed

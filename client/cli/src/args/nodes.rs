@@ -32,7 +32,7 @@ pub(crate) enum NodesCommand {
         /// The node.
         name: Name,
         /// The labels to set.
-        #[arg(required = true, value_name = "KEY=VALUE", value_parser = certs::label::parse)]
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = shared::label::parse)]
         labels: Vec<(String, String)>,
     },
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use certs::{Authority, Request, label};
+use certs::{Authority, Request};
+use shared::label;
 use shared_io::clock::Clock;
 
 use crate::args::{CertsArgs, CertsCommand, IssueArgs};

@@ -238,16 +238,35 @@ fn late_nodes_change_only_their_own_line() {
 
 #[test]
 fn a_retention_that_ends_loses_nothing() {
-    for (keep, expected) in
-        [(Keep::Seconds(5), NodeJobState::Complete), (Keep::Forever, NodeJobState::Lost)]
-    {
+    let mut world = three(Dimensions { keep: Keep::Seconds(5), ..dimensions() });
+    world.content(100, END);
+    for node in ["a", "b", "c"] {
+        world.report(node, 1, Phase::Complete, 100);
+    }
+    assert_eq!(world.after(Duration::from_secs(4)), [], "not yet");
+    assert_eq!(orders(&world.after(Duration::from_secs(1))), each(&["a", "b", "c"], "drop"));
+    assert_eq!(world.after(Duration::from_secs(1)), [], "told once");
+    world.report("a", 1, Phase::Dropped, 0);
+    assert_eq!((world.line("a").0, world.state()), (NodeJobState::Complete, JobState::Complete));
+    // One that was away, and a base that was: it is told again.
+    let known = Input::Known { node: name("b"), job: id(1) };
+    assert_eq!(orders(&world.step(known)), each(&["b"], "drop"));
+    let fx = world.report("c", 1, Phase::Complete, 100);
+    assert_eq!(orders(&fx), each(&["c"], "drop"));
+    let mut world = World::restart(world.kept, world.now, world.wall_ms);
+    assert_eq!(orders(&world.after(CHECKPOINT_EVERY)), each(&["a", "b", "c"], "drop"));
+}
+
+#[test]
+fn what_is_dropped_before_its_time_is_lost() {
+    for keep in [Keep::Seconds(5), Keep::Forever] {
         let mut world = three(Dimensions { keep, ..dimensions() });
         world.content(100, END);
         for node in ["a", "b", "c"] {
             world.report(node, 1, Phase::Complete, 100);
         }
         world.report("a", 1, Phase::Dropped, 0);
-        assert_eq!((world.line("a").0, world.state()), (expected, JobState::Complete));
+        assert_eq!((world.line("a").0, world.state()), (NodeJobState::Lost, JobState::Complete));
     }
 }
 

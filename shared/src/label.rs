@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 /// server may send before the client's address is validated.
 pub const LABELS_MAX: usize = 16;
 /// Longest key, in bytes.
-pub const KEY_LEN_MAX: usize = 64;
+pub const KEY_LEN_MAX: usize = crate::limit::LABEL_LEN_MAX;
 /// Longest value, in bytes.
-pub const VALUE_LEN_MAX: usize = 64;
+pub const VALUE_LEN_MAX: usize = crate::limit::LABEL_LEN_MAX;
 
 /// Why a label, or a set of labels, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
