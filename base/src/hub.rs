@@ -2,13 +2,14 @@
 //! and what its job table wants done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use certs::Identity;
 use certs::peer::PeerIdentity;
 use ring::signature::Ed25519KeyPair;
+use shared::budget::Budget;
 use shared::control::Pace;
 use shared::id::{JobId, Name, PeerId, Role};
 use shared::job::SignedJob;
@@ -80,7 +81,7 @@ impl Hub {
     pub(crate) fn new(
         folder: &DataFolder,
         identity: &Identity,
-        clock: Clock,
+        (clock, budget): (Clock, Budget),
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, BaseError> {
         let root = StoreRoot::open(&folder.path().join("jobs"), Layout::Spool)?;
@@ -92,7 +93,7 @@ impl Hub {
             tasks,
             relays: Arc::new(Relays::default()),
             me: me.clone(),
-            links: Arc::default(),
+            links: Arc::new(Links::new(budget)),
             stores: Mutex::default(),
             clients: AtomicU64::new(0),
             queries: AtomicU64::new(0),
@@ -126,6 +127,7 @@ impl Hub {
             tasks: self.tasks.clone(),
             flusher: Some(Arc::new(flusher)),
             watcher: Arc::clone(self) as Arc<dyn Watcher>,
+            receiving: AtomicUsize::new(0),
         });
         let surroundings = self.surroundings.get_or_init(|| surroundings);
         let jobs = Arc::clone(self.jobs.get_or_init(|| Arc::new(jobs)));

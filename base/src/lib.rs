@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use certs::{Identity, IdentityError};
 use metrics_exporter_prometheus::PrometheusHandle;
+use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
 use shared_io::clock::Clock;
@@ -45,6 +46,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// The congestion controller.
     pub congestion: Congestion,
+    /// How much memory it may use.
+    pub memory: Budget,
 }
 
 /// Why a base cannot start or go on.
@@ -100,7 +103,8 @@ pub async fn run(
     config.identity.require(&[Role::Base])?;
     let folder = DataFolder::open(&config.data)?;
     let reset_key = folder.reset_key()?;
-    let server = transport::server_config(&config.identity, config.congestion)?;
+    let budget = config.memory;
+    let server = transport::server_config(&config.identity, config.congestion, budget)?;
     let endpoint = transport::open_endpoint(config.listen, Some(server), &reset_key)?;
     let listener = health::listen(config.http).await?;
     let listen = endpoint.local_addr().unwrap_or(config.listen);
@@ -109,7 +113,7 @@ pub async fn run(
     let opened = Ledger::open(&folder, Clock::wall_ms()).await?;
     let tasks = TaskTracker::new();
     let clock = Clock::start();
-    let hub = Hub::new(&folder, &config.identity, clock, tasks.clone())?;
+    let hub = Hub::new(&folder, &config.identity, (clock, budget), tasks.clone())?;
     let clocks: jobs::Clock = Arc::new(move || (clock.now(), Clock::wall_ms()));
     let key = Arc::clone(config.identity.signing_key());
     let jobs = Jobs::start(opened, key, clocks, Arc::clone(&hub) as Arc<dyn jobs::Session>);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use certs::{Identity, IdentityError};
 use quinn::Endpoint;
+use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::message::{Hello, Welcome};
 use shared_io::data_folder::{DataFolderError, random};
@@ -26,6 +27,8 @@ pub struct ConnectOptions {
     pub patience: Duration,
     /// The congestion controller.
     pub congestion: Congestion,
+    /// How much memory the client may use.
+    pub memory: Budget,
 }
 
 /// Why there is no connection.
@@ -87,7 +90,7 @@ pub(crate) async fn open_endpoint(options: &ConnectOptions) -> Result<Endpoint, 
         Some(SocketAddr::V4(_)) | None => (Ipv4Addr::UNSPECIFIED, 0).into(),
     };
     let mut endpoint = transport::open_endpoint(any, None, &random()?)?;
-    let config = transport::client_config(&options.identity, options.congestion)?;
+    let config = transport::client_config(&options.identity, options.congestion, options.memory)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }

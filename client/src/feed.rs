@@ -12,10 +12,6 @@ use crate::differ::{self, Difference};
 use crate::resume::Begun;
 use crate::session::{AskError, Standing};
 
-/// Content bytes that are kept until they are durable at the base. The base lets 8 MiB be on
-/// their way; what is more covers the time of its flush at 1 Gbit/s.
-const WINDOW_BYTES_MAX: u64 = 24 * 1024 * 1024;
-
 /// Why the feeding ended before all content was durable at the base.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FeedError {
@@ -84,7 +80,8 @@ pub(crate) async fn room(
     job: &Arc<Job>,
     window: &Window,
 ) -> Result<(), FeedError> {
-    wait_until(standing, job, window, |_| window.bytes() < WINDOW_BYTES_MAX).await
+    let most = standing.window_bytes();
+    wait_until(standing, job, window, |_| window.bytes() < most).await
 }
 
 /// Waits until everything is durable at the base.

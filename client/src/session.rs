@@ -1,5 +1,6 @@
 //! A client's standing with a base: its connection, made again when it breaks.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -87,11 +88,12 @@ impl Client {
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
         let endpoint = connect::open_endpoint(&options).await?;
         let greeted = connect::reach(&endpoint, &options.base, options.patience).await?;
+        let memory = options.memory;
         let standing = Arc::new(Standing {
             options,
             endpoint,
             relays: Arc::new(Relays::default()),
-            links: Arc::new(Links::default()),
+            links: Arc::new(Links::new(memory)),
             clock: Clock::start(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -179,7 +181,13 @@ impl Standing {
             tasks: self.tasks.clone(),
             flusher: None,
             watcher: Arc::clone(self) as Arc<dyn Watcher>,
+            receiving: AtomicUsize::new(0),
         })
+    }
+
+    /// Content bytes that a push here may keep until they are durable at the base.
+    pub(crate) fn window_bytes(&self) -> u64 {
+        self.links.budget().publishing_of(self.relays.all().len())
     }
 
     /// The link, as soon as there is one.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use certs::{Identity, IdentityError};
 use metrics_exporter_prometheus::PrometheusHandle;
+use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
 use shared_io::data_folder::{DataFolder, DataFolderError};
@@ -47,6 +48,8 @@ pub struct Config {
     pub downlink_bps: Option<u64>,
     /// The congestion controller.
     pub congestion: Congestion,
+    /// How much memory it may use.
+    pub memory: Budget,
 }
 
 /// Why a node cannot start or go on.
@@ -114,7 +117,7 @@ pub async fn run(
     let folder = DataFolder::open(&config.data)?;
     let reset_key = folder.reset_key()?;
     let mut endpoint = transport::open_endpoint(config.listen, None, &reset_key)?;
-    let dialling = transport::client_config(&config.identity, config.congestion)?;
+    let dialling = transport::client_config(&config.identity, config.congestion, config.memory)?;
     endpoint.set_default_client_config(dialling);
     let listener = health::listen(config.http).await?;
     let listen = endpoint.local_addr().unwrap_or(config.listen);

@@ -1,6 +1,7 @@
 //! What a node does about what its base says: accepts jobs, drops them, reports on them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use shared::control::Pace;
@@ -50,6 +51,7 @@ impl Member {
         folder: DataFolder,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, NodeError> {
+        let memory = config.memory;
         let state = NodeState::start(&folder)?;
         let root = StoreRoot::open(&folder.path().join("jobs"), Layout::Files)?;
         let relays = Arc::new(Relays::default());
@@ -66,7 +68,7 @@ impl Member {
             root,
             state: Mutex::new(state),
             relays,
-            links: Arc::new(Links::default()),
+            links: Arc::new(Links::new(memory)),
             clock: Clock::start(),
             surroundings: OnceLock::new(),
             taking: Arc::default(),
@@ -77,6 +79,7 @@ impl Member {
             tasks,
             flusher: Some(Arc::new(flusher)),
             watcher: Arc::clone(&member) as Arc<dyn Watcher>,
+            receiving: AtomicUsize::new(0),
         };
         let surroundings = member.surroundings.get_or_init(|| Arc::new(surroundings));
         member.recover(surroundings)?;

@@ -5,6 +5,7 @@
 //!
 //! A module belongs here if two roles compile against it and it is pure.
 
+pub mod budget;
 pub mod chunk_set;
 pub mod control;
 pub mod id;

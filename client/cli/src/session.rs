@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use client::{AskError, Client, ConnectError, ConnectOptions, PushError};
 use quinn::{ConnectionError, ReadError, WriteError};
+use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
 use shared::wire::request::{Reply, Request};
@@ -43,7 +44,8 @@ pub(crate) fn options(contact: &Contact) -> Result<ConnectOptions, Failure> {
     let base = contact.base()?.to_owned();
     let identity = certs::Identity::load(contact.identity()?, Clock::wall())?;
     identity.require(&[Role::Client, Role::Operator])?;
-    Ok(ConnectOptions { base, identity, patience: PATIENCE, congestion: Congestion::default() })
+    let (patience, congestion) = (PATIENCE, Congestion::default());
+    Ok(ConnectOptions { base, identity, patience, congestion, memory: Budget::default() })
 }
 
 /// Connects, unless the command must end before.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use shared::budget::Budget;
+
 /// Why a text is no size, rate or time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
@@ -88,6 +90,12 @@ pub(crate) fn rate(text: &str) -> Result<u64, UnitError> {
         0 => Err(UnitError::Zero(text.to_owned())),
         rate => Ok(rate),
     }
+}
+
+/// A size of memory that a process can do with.
+pub(crate) fn memory(text: &str) -> Result<Budget, String> {
+    let bytes = size(text).map_err(|error| error.to_string())?;
+    Budget::new(bytes).map_err(|error| error.to_string())
 }
 
 /// Reads a time, such as `10m`, `1.5h`, `1h30m` or `250ms`.

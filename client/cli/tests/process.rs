@@ -23,6 +23,9 @@ mod hostile;
 #[path = "process/live.rs"]
 mod live;
 #[cfg(test)]
+#[path = "process/memory.rs"]
+mod memory;
+#[cfg(test)]
 #[path = "process/missing.rs"]
 mod missing;
 #[cfg(test)]

@@ -15,15 +15,12 @@ use shared::wire::code::Code;
 use shared::wire::codec::DecodeError;
 use shared::wire::record::{Piece, RecordError, RecordId, RecordKind, RecordReader};
 
-use crate::job::{Arrival, Job, WINDOW_BYTES_MAX};
+use crate::job::{Arrival, Job};
 use crate::link::{Conduct, Link, chain};
 use crate::telemetry;
 
 /// Bytes that wait for the record that names the job: one initial window's worth.
 const PARKED_BYTES_MAX: usize = 1024 * 1024;
-/// Memory that all job streams of one connection may take for what is not whole yet: twice what
-/// credit lets one job have on its way.
-const WAITING_BYTES_MAX: usize = 2 * WINDOW_BYTES_MAX as usize;
 /// What a record that is under way takes beside its bytes, about.
 const RECORD_COST: usize = 128;
 /// Pages that may be under way at a time on one stream.
@@ -52,8 +49,8 @@ enum IntakeError {
     Chunk { found: u32, most: u32 },
     #[error("a second record that names a job")]
     Renamed,
-    #[error("more than {WAITING_BYTES_MAX} bytes of records that are not whole")]
-    Waiting,
+    #[error("{0} bytes of records that are not whole")]
+    Waiting(usize),
     #[error("a page of a kind that this peer may not send")]
     PageKind,
     #[error("the same records again and again")]
@@ -152,8 +149,9 @@ impl Intake {
             let waiting = reader.waiting() + self.filling + self.parked_bytes;
             let all = self.link.count_waiting(self.waiting, waiting);
             self.waiting = waiting;
-            if all > WAITING_BYTES_MAX {
-                return Err(IntakeError::Waiting);
+            // All job streams of one connection: twice what credit lets jobs have on their way.
+            if all as u64 > 2 * conduct.links().budget().inbound() {
+                return Err(IntakeError::Waiting(all));
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,15 +36,13 @@ use crate::recent::Recent;
 use crate::store::{Flushed, Flusher, JobStore, StoreError};
 use crate::telemetry;
 
-/// Least and most bytes of content that may be on their way to a job here. Between the two it
-/// is twice what the measured rate puts on the path in one round trip.
+/// Bytes of content that may be on their way to a job here at first. Then it is twice what the
+/// measured rate puts on the path in one round trip, from this up to the job's share of the
+/// budget ([`shared::budget::Budget::inbound_of`]; alone with the usual budget 32 MiB: 1 Gbit/s
+/// over 130 ms).
 pub const WINDOW_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// See [`WINDOW_BYTES_MIN`]: 1 Gbit/s over 130 ms.
-pub const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Chunks after which the window is measured anew.
 const MEASURE_EVERY: u64 = 32;
-/// Bytes of a job's newest chunks that stay in memory for further receivers.
-const RECENT_BYTES: usize = 4 * 1024 * 1024;
 /// First and longest pause before a job that found no room on its disk tries again.
 const ROOM_LOOK_MIN: Duration = Duration::from_millis(250);
 const ROOM_LOOK_MAX: Duration = Duration::from_secs(5);
@@ -97,9 +95,15 @@ pub struct Surroundings {
     pub flusher: Option<Arc<Flusher>>,
     /// Who is told of changes.
     pub watcher: Arc<dyn Watcher>,
+    /// Jobs that receive: they share the budget.
+    pub receiving: AtomicUsize,
 }
 
 impl Surroundings {
+    fn inbound_share(&self) -> u64 {
+        self.links.budget().inbound_of(self.receiving.load(Ordering::Relaxed))
+    }
+
     /// Makes durable what waits for it; nothing becomes durable afterwards.
     pub async fn stop_flusher(&self) {
         let Some(flusher) = self.flusher.clone() else { return };
@@ -143,6 +147,8 @@ pub struct Job {
     /// Whether the last flush found no room.
     unflushed: AtomicBool,
     over: CancellationToken,
+    /// Whether it counts as one that shares the budget.
+    is_receiving: AtomicBool,
 }
 
 /// What has arrived and waits to be verified and stored, and the manifest it is judged by.
@@ -250,8 +256,8 @@ impl Job {
         surroundings: Arc<Surroundings>,
     ) -> Arc<Self> {
         let manifest = Manifest::new(object.id, object.chunk_max);
-        let window = window_chunks(&object, WINDOW_BYTES_MIN);
-        let mut relay = Relay::new(object.stripes, window);
+        let first = WINDOW_BYTES_MIN.min(surroundings.inbound_share());
+        let mut relay = Relay::new(object.stripes, window_chunks(&object, first));
         if matches!(origin, Origin::Own) {
             relay.sends_no_long_chunks();
         }
@@ -269,8 +275,8 @@ impl Job {
         surroundings: Arc<Surroundings>,
         restored: Restored,
     ) -> Result<Arc<Self>, StoreError> {
-        let window = window_chunks(&object, WINDOW_BYTES_MIN);
-        let mut relay = Relay::new(object.stripes, window);
+        let first = WINDOW_BYTES_MIN.min(surroundings.inbound_share());
+        let mut relay = Relay::new(object.stripes, window_chunks(&object, first));
         let mut fx = Vec::new();
         let pages = restored.manifest.pages();
         let mut next = 0;
@@ -320,14 +326,22 @@ impl Job {
             working: false,
             desk: Some(Box::new(desk)),
         };
+        let is_receiving = !relay.is_complete() && !matches!(origin, Origin::Own);
+        if is_receiving {
+            surroundings.receiving.fetch_add(1, Ordering::Relaxed);
+        }
+        let users = surroundings.receiving.load(Ordering::Relaxed);
+        let recent = surroundings.links.budget().recent_of(users);
+        let recent = usize::try_from(recent).unwrap_or(usize::MAX);
         Self {
+            is_receiving: AtomicBool::new(is_receiving),
             object,
             origin,
             keeping,
             surroundings,
             relay: Mutex::new(relay),
             inbound: Mutex::new(inbound),
-            recent: Mutex::new(Recent::new(RECENT_BYTES)),
+            recent: Mutex::new(Recent::new(recent)),
             outlets: Mutex::new(BTreeMap::new()),
             pace: Mutex::new(None),
             unflushed: AtomicBool::new(false),
@@ -376,6 +390,7 @@ impl Job {
     /// Stops everything that this process does about the job.
     pub fn stop(&self) {
         self.over.cancel();
+        self.received();
     }
 
     /// The job's report.
@@ -502,7 +517,7 @@ impl Job {
             Arrival::Chunk(_, payload, _) => payload.len(),
         };
         let mut inbound = self.inbound();
-        let most = 2 * WINDOW_BYTES_MAX + PARKED_PAGES_BYTES_MAX as u64;
+        let most = 2 * self.surroundings.links.budget().inbound() + PARKED_PAGES_BYTES_MAX as u64;
         if (inbound.queued_bytes + len) as u64 > most {
             return false;
         }
@@ -817,6 +832,7 @@ impl Job {
                 relay.fed_by(link.peer(), fx);
                 if chunk.is_multiple_of(MEASURE_EVERY) {
                     let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
+                    let bytes = bytes.min(self.surroundings.inbound_share());
                     relay.set_window(window_chunks(&self.object, bytes));
                 }
             }
@@ -884,6 +900,16 @@ impl Job {
                 relay.completed(fx);
             }
         });
+        if flushed.complete {
+            self.received();
+        }
+    }
+
+    /// The job needs no share of the budget any more.
+    fn received(&self) {
+        if self.is_receiving.swap(false, Ordering::Relaxed) {
+            self.surroundings.receiving.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// This process cannot go on with the job.
@@ -913,11 +939,11 @@ impl Job {
     }
 }
 
-/// Twice the bytes that are on a path at `rate_bps` in `rtt`, within bounds.
+/// Twice the bytes that are on a path at `rate_bps` in `rtt`, and what is given at first.
 fn window_bytes(rate_bps: u64, rtt: Duration) -> u64 {
     let on_path = u128::from(rate_bps) / 8 * rtt.as_micros() / 1_000_000;
     let twice = u64::try_from(2 * on_path).unwrap_or(u64::MAX);
-    twice.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
+    twice.max(WINDOW_BYTES_MIN)
 }
 
 /// How many chunks of a job make up `bytes` at least.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::peer::PeerIdentity;
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream, VarInt};
+use shared::budget::Budget;
 use shared::control::{Channel, Outgoing, Pace, Path, Receipt, Via};
 use shared::id::{JobId, PeerId, Role};
 use shared::limit;
@@ -351,14 +352,14 @@ impl Link {
                 biased;
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
-                _ = tune.tick() => self.tune(conduct.links().len()),
+                _ = tune.tick() => self.tune(conduct.links().len(), conduct.links().budget()),
             }
         }
     }
 
-    fn tune(&self, connections: usize) {
+    fn tune(&self, connections: usize, budget: Budget) {
         let window = self.connection.stats().path.cwnd;
-        self.connection.set_send_window(transport::send_window(window, connections));
+        self.connection.set_send_window(transport::send_window(window, connections, budget));
     }
 
     fn send_outgoing(&self, outgoing: Outgoing) {
@@ -638,6 +639,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The links of a process, by peer.
 #[derive(Debug, Default)]
 pub struct Links {
+    budget: Budget,
     links: Mutex<BTreeMap<PeerId, Arc<Link>>>,
     /// Held while a link comes or goes and the jobs hear of it: what an old link had agreed on
     /// is undone before the next one to the same peer can agree on anything.
@@ -645,6 +647,16 @@ pub struct Links {
 }
 
 impl Links {
+    /// No links yet; what they may hold together is a share of `budget`.
+    pub fn new(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    /// The memory that the links share with the jobs.
+    pub const fn budget(&self) -> Budget {
+        self.budget
+    }
+
     /// Puts a link in; the one that it replaces is returned.
     fn put_in(&self, link: &Arc<Link>, relays: &Relays) -> Option<Arc<Link>> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,7 @@ use quinn::{
     TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
+use shared::budget::Budget;
 use shared::limit;
 use shared::wire::code::ALPN;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,14 +24,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// than 1,024 gaps are open: with a sender that does not slow down under loss that happens at
 /// 8 MiB in some cells of the loss matrix and at 4 MiB in none (`tests/tests/wan.rs`).
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Receive window of one connection: two job streams at full speed.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Least and most bytes that wait inside quinn on one connection; see [`send_window`].
 const SEND_WINDOW_MIN: u64 = 64 * 1024;
 const SEND_WINDOW_MAX: u64 = 16 * 1024 * 1024;
-/// Bytes that wait inside quinn on all connections of a process together, as long as the
-/// least of each does not add up to more.
-const SEND_BUDGET: u64 = 16 * 1024 * 1024;
 /// Socket buffers that are asked for: the usual 208 KiB lose packets by themselves.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// How often a connection shows that it is alive, and how long silence may last.
@@ -90,7 +86,7 @@ pub enum TransportError {
 }
 
 /// What quinn is told for every connection.
-pub fn transport_config(congestion: Congestion) -> TransportConfig {
+pub fn transport_config(congestion: Congestion, budget: Budget) -> TransportConfig {
     let factory: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
         Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
@@ -100,7 +96,7 @@ pub fn transport_config(congestion: Congestion) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u64(budget.receiving()).unwrap_or(VarInt::MAX))
         .send_window(SEND_WINDOW_MAX)
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
@@ -117,8 +113,8 @@ pub fn transport_config(congestion: Congestion) -> TransportConfig {
 /// How many bytes may wait inside quinn on one of `connections`, given its congestion window:
 /// twice that, so that the path stays full while what was not sent yet can still be decided
 /// anew, and at most an equal share of what all of them may hold.
-pub fn send_window(congestion_window: u64, connections: usize) -> u64 {
-    let share = SEND_BUDGET / (connections as u64).max(1);
+pub fn send_window(congestion_window: u64, connections: usize, budget: Budget) -> u64 {
+    let share = budget.sending() / (connections as u64).max(1);
     let most = share.clamp(SEND_WINDOW_MIN, SEND_WINDOW_MAX);
     congestion_window.saturating_mul(2).clamp(SEND_WINDOW_MIN, most)
 }
@@ -130,11 +126,12 @@ pub fn send_window(congestion_window: u64, connections: usize) -> u64 {
 pub fn server_config(
     identity: &Identity,
     congestion: Congestion,
+    budget: Budget,
 ) -> Result<ServerConfig, TransportError> {
     let tls = tls::server_config(identity, &[ALPN])?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(Arc::new(transport_config(congestion)))
+        .transport_config(Arc::new(transport_config(congestion, budget)))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER * INCOMING_MAX as u64);
@@ -148,10 +145,11 @@ pub fn server_config(
 pub fn client_config(
     identity: &Identity,
     congestion: Congestion,
+    budget: Budget,
 ) -> Result<ClientConfig, TransportError> {
     let tls = tls::client_config(identity, &[ALPN])?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport_config(congestion)));
+    config.transport_config(Arc::new(transport_config(congestion, budget)));
     Ok(config)
 }
 
@@ -215,10 +213,11 @@ mod tests {
 
     #[test]
     fn the_send_window_follows_the_congestion_window_within_bounds() {
-        assert_eq!(send_window(0, 1), SEND_WINDOW_MIN);
-        assert_eq!(send_window(1_000_000, 1), 2_000_000);
-        assert_eq!(send_window(u64::MAX, 1), SEND_WINDOW_MAX);
-        assert_eq!(send_window(u64::MAX, 8), SEND_BUDGET / 8);
-        assert_eq!(send_window(u64::MAX, 10_000), SEND_WINDOW_MIN);
+        let budget = Budget::default();
+        assert_eq!(send_window(0, 1, budget), SEND_WINDOW_MIN);
+        assert_eq!(send_window(1_000_000, 1, budget), 2_000_000);
+        assert_eq!(send_window(u64::MAX, 1, budget), SEND_WINDOW_MAX);
+        assert_eq!(send_window(u64::MAX, 8, budget), budget.sending() / 8);
+        assert_eq!(send_window(u64::MAX, 10_000, budget), SEND_WINDOW_MIN);
     }
 }

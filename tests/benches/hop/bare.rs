@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use certs::tls;
+use shared::budget::Budget;
 use shared::id::Role;
 use shared_io::transport::{self, Congestion};
 
@@ -49,7 +50,11 @@ pub(crate) async fn hop(dir: &Path, size: u64, chunk: usize) -> Result<Hop> {
 
 /// The sending process: prints its address, later its CPU seconds.
 pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
-    let config = transport::server_config(&identity(dir, "base")?, Congestion::default())?;
+    let config = transport::server_config(
+        &identity(dir, "base")?,
+        Congestion::default(),
+        Budget::default(),
+    )?;
     let endpoint = transport::open_endpoint(ANY, Some(config), &[0; 32])?;
     println!("{}", endpoint.local_addr()?);
     let mut content = vec![0; BLOCK.max(chunk)];
@@ -80,7 +85,11 @@ pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
 /// The receiving process: prints how many bytes came, and its CPU seconds.
 pub(crate) async fn receive(dir: &Path, addr: SocketAddr) -> Result<()> {
     let mut endpoint = transport::open_endpoint(ANY, None, &[1; 32])?;
-    let config = transport::client_config(&identity(dir, "node")?, Congestion::default())?;
+    let config = transport::client_config(
+        &identity(dir, "node")?,
+        Congestion::default(),
+        Budget::default(),
+    )?;
     endpoint.set_default_client_config(config);
     let connection = endpoint.connect(addr, tls::server_name(Role::Base))?.await?;
     let before = cost::cpu("self")?;

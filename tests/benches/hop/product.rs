@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use client::{Client, ConnectOptions};
+use shared::budget::Budget;
 use shared::job::{Dimensions, Keep, Kind, Quorum, Selector};
 use shared::view::{EventBody, JobState};
 use shared::wire::request::{JobRef, Reply, Request};
@@ -58,6 +59,7 @@ impl Fleet {
             identity: identity(dir, "client")?,
             patience: PATIENCE,
             congestion: Congestion::default(),
+            memory: Budget::default(),
         })
         .await?;
         let fleet = Self { dir: dir.to_owned(), base, addr, client };

@@ -63,6 +63,7 @@ async fn base(dir: &Path, stop: CancellationToken) -> Result<()> {
         listen: ANY,
         http: ANY,
         congestion: Congestion::default(),
+        memory: shared::budget::Budget::default(),
     };
     Ok(base::run(config, telemetry::install()?, stop).await?)
 }
@@ -78,6 +79,7 @@ async fn node(dir: &Path, base: &str, stop: CancellationToken) -> Result<()> {
         uplink_bps: None,
         downlink_bps: None,
         congestion: Congestion::default(),
+        memory: shared::budget::Budget::default(),
     };
     Ok(node::run(config, telemetry::install()?, stop).await?)
 }

@@ -9,6 +9,7 @@ use distributary_tests::{
     wan::{Authority, Host, Wan},
 };
 use quinn::{Connection, Endpoint, RecvStream, TransportConfig, congestion};
+use shared::budget::Budget;
 use shared_io::transport::{Congestion, transport_config};
 use tokio::task::JoinSet;
 
@@ -30,7 +31,7 @@ pub(crate) enum Controller {
 /// The product's transport settings with another stream window and congestion controller. The
 /// limits of the connection grow with a stream window that is larger than the product's.
 pub(crate) fn transport(stream_window: u32, controller: Controller) -> Arc<TransportConfig> {
-    let mut config = transport_config(Congestion::Cubic);
+    let mut config = transport_config(Congestion::Cubic, Budget::default());
     config.stream_receive_window(stream_window.into());
     if stream_window > PRODUCT_WINDOW {
         config.receive_window((2 * stream_window).into()).send_window(u64::from(2 * stream_window));

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use shared::budget::Budget;
 use shared::id::Name;
 use shared::job::{Keep, Quorum, Selector};
 
@@ -64,6 +65,10 @@ pub(crate) struct PushArgs {
     /// Give up waiting after this time; the job goes on.
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(crate) timeout: Option<Duration>,
+
+    /// How much memory the push may use; bounds on what waits are parts of it.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::memory)]
+    pub(crate) memory: Budget,
 
     /// Allow names that differ only in case.
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use shared::budget::Budget;
 use shared_io::transport::Congestion;
 
 use crate::units;
@@ -38,6 +39,10 @@ pub(crate) struct ServiceArgs {
     /// The congestion controller: cubic or bbr.
     #[arg(long, value_name = "NAME", default_value = "cubic")]
     pub(crate) congestion: Congestion,
+
+    /// How much memory the process may use; bounds on what waits are parts of it.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::memory)]
+    pub(crate) memory: Budget,
 
     /// Stop when standard input ends: a service ends with the process that holds its pipe.
     #[arg(long, hide = true)]

@@ -27,7 +27,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// become complete, or the command must end before that.
 pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
     let source = Source::of(&args)?;
-    let options = session::options(&args.contact)?;
+    let mut options = session::options(&args.contact)?;
+    options.memory = args.memory;
     session::block_on(async {
         let mut stopper = Stopper::new(args.timeout)?;
         if args.until_stdin_closes && !args.live {

@@ -22,6 +22,7 @@ pub(crate) fn base(args: BaseArgs) -> Result<Exit, Failure> {
         listen: args.listen,
         http: args.http,
         congestion: args.service.congestion,
+        memory: args.service.memory,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
     block_on(until_stopped(args.service.until_stdin_closes, async |stop| {
@@ -46,6 +47,7 @@ pub(crate) fn node(args: NodeArgs) -> Result<Exit, Failure> {
         uplink_bps: args.uplink,
         downlink_bps: args.downlink,
         congestion: args.service.congestion,
+        memory: args.service.memory,
     };
     let metrics = telemetry::install().map_err(Failure::failed)?;
     block_on(until_stopped(args.service.until_stdin_closes, async |stop| {

@@ -79,6 +79,7 @@ async fn a_job_without_room_says_so_and_goes_on_when_there_is() {
     let surroundings = Arc::new(Surroundings {
         clock: Clock::start(),
         links: Arc::default(),
+        receiving: AtomicUsize::new(0),
         tasks: TaskTracker::new(),
         flusher: Some(Arc::new(flusher.unwrap())),
         watcher: Arc::new(Deaf),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use certs::Identity;
 use quinn::{Connection, Endpoint};
+use shared::budget::Budget;
 use shared::id::JobId;
 use shared::job::{JobObject, Keep, Kind, ServerList, SignedJob};
 use shared::seal::Hash;
@@ -64,7 +65,8 @@ async fn a_node_believes_a_base_nothing_that_it_can_check() {
 
 async fn one(fleet: &Fleet, number: u8, sends: &Sends) -> (Ends, String) {
     let identity = load(&fleet.identity("b"));
-    let config = transport::server_config(&identity, Congestion::default()).unwrap();
+    let config =
+        transport::server_config(&identity, Congestion::default(), Budget::default()).unwrap();
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
     let endpoint = transport::open_endpoint(any, Some(config), &[2; 32]).unwrap();
     let mut command = distributary();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use certs::Identity;
 use quinn::{Connection, Endpoint, SendStream, VarInt};
 use serde_json::Value;
+use shared::budget::Budget;
 use shared::id::{JobId, Name, Role};
 use shared::job::{Dimensions, Keep, Kind, Quorum, Selector};
 use shared::manifest::{Attributes, Entry, Manifest, ObjectKind, Slice};
@@ -114,7 +115,7 @@ fn endpoint(identity: &Identity) -> Endpoint {
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
     let mut endpoint = transport::open_endpoint(any, None, &[1; 32]).unwrap();
     endpoint.set_default_client_config(
-        transport::client_config(identity, Congestion::default()).unwrap(),
+        transport::client_config(identity, Congestion::default(), Budget::default()).unwrap(),
     );
     endpoint
 }
