@@ -14,6 +14,7 @@ use shared::manifest::{Entry, Manifest, ObjectKind, Page, PageBytes, Slice};
 use super::folder::{Files, is_file, size};
 use super::index::PageIndex;
 use super::job_store::{Place, TAG_SIGNED};
+use super::live::Marks;
 use super::record::{Next, Scanner};
 use super::{JobStore, PageView, StoreError};
 
@@ -41,7 +42,7 @@ pub(super) struct Audit<'a> {
 }
 
 /// What must be there of an object.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Extent {
     name: String,
     is_live: bool,
@@ -50,6 +51,7 @@ struct Extent {
     /// its chunk. A chunk that was cut anew may close the gap further on in the log.
     ahead: BTreeMap<u64, (u64, u64)>,
     runs: Vec<(u64, u64)>,
+    marks: Marks,
 }
 
 impl Extent {
@@ -71,6 +73,8 @@ pub(super) struct LiveExtent {
     pub(super) durable: u64,
     /// Its length, if the log has closed it.
     pub(super) closed: Option<u64>,
+    /// Where readers may start.
+    pub(super) marks: Marks,
 }
 
 impl<'a> Audit<'a> {
@@ -103,7 +107,7 @@ impl<'a> Audit<'a> {
         };
         audit.read_pages()?;
         for (object, extent) in std::mem::take(&mut audit.open) {
-            audit.check(object, &extent, None)?;
+            audit.check(object, extent, None)?;
         }
         audit.cut()?;
         Ok(audit)
@@ -183,17 +187,21 @@ impl<'a> Audit<'a> {
                     if attributes.kind != ObjectKind::Directory {
                         let is_live = attributes.kind == ObjectKind::Live;
                         let name = name.clone();
-                        let (ahead, runs) = (BTreeMap::new(), Vec::new());
-                        let extent = Extent { name, is_live, bytes: 0, ahead, runs };
+                        let extent = Extent { name, is_live, ..Extent::default() };
                         self.open.insert(*object, extent);
                     }
                 }
                 Entry::Close { object, len, .. } => {
                     if let Some(extent) = self.open.remove(object) {
-                        self.check(*object, &extent, Some(*len))?;
+                        self.check(*object, extent, Some(*len))?;
                     }
                 }
-                Entry::End { .. } | Entry::Sync { .. } | Entry::Recut { .. } => {}
+                Entry::Sync { object, offset } => {
+                    if let Some(extent) = self.open.get_mut(object) {
+                        extent.marks.add(*offset, extent.bytes);
+                    }
+                }
+                Entry::End { .. } | Entry::Recut { .. } => {}
             }
         }
         Ok(())
@@ -223,12 +231,7 @@ impl<'a> Audit<'a> {
 
     /// Sees whether the bytes of an object are there: in its part, or, if it was closed with
     /// the length `whole`, under its name.
-    fn check(
-        &mut self,
-        object: u32,
-        extent: &Extent,
-        whole: Option<u64>,
-    ) -> Result<(), StoreError> {
+    fn check(&mut self, object: u32, extent: Extent, whole: Option<u64>) -> Result<(), StoreError> {
         let Place::Files(files) = &self.store.place else {
             return Ok(());
         };
@@ -259,7 +262,7 @@ impl<'a> Audit<'a> {
         &mut self,
         files: &Files,
         object: u32,
-        extent: &Extent,
+        extent: Extent,
         closed: Option<u64>,
     ) -> Result<(), StoreError> {
         let there = match files.file_stat(&extent.name) {
@@ -275,8 +278,8 @@ impl<'a> Audit<'a> {
             durable = 0;
         }
         if closed != Some(durable) {
-            let name = extent.name.clone();
-            self.live.insert(object, LiveExtent { name, durable, closed });
+            let Extent { name, marks, .. } = extent;
+            self.live.insert(object, LiveExtent { name, durable, closed, marks });
         }
         Ok(())
     }

@@ -81,6 +81,7 @@ pub(super) struct PageIndex {
     log_len: u64,
     ended: bool,
     directory_pages: ChunkSet,
+    closing_pages: ChunkSet,
     /// Lengths of the chunks from `tail_chunk` on: what the next page may cut anew.
     tail: Vec<u32>,
     tail_chunk: u64,
@@ -198,8 +199,11 @@ impl PageIndex {
                         self.directory_pages.insert(u64::from(page.index));
                     }
                 }
+                Entry::Close { .. } => {
+                    self.closing_pages.insert(u64::from(page.index));
+                }
                 Entry::End { .. } => self.ended = true,
-                Entry::Close { .. } | Entry::Recut { .. } => {}
+                Entry::Recut { .. } => {}
                 Entry::Chunk { .. } | Entry::Sync { .. } => continue,
             }
             may_be_cut_anew = false;
@@ -245,6 +249,11 @@ impl PageIndex {
     /// The first page from `from` on that opens a directory.
     pub(super) fn next_directory_page(&self, from: u32) -> Option<u32> {
         self.directory_pages.next_present(u64::from(from)).and_then(|page| page.try_into().ok())
+    }
+
+    /// The first page from `from` on that closes an object.
+    pub(super) fn next_closing_page(&self, from: u32) -> Option<u32> {
+        self.closing_pages.next_present(u64::from(from)).and_then(|page| page.try_into().ok())
     }
 
     fn last(&self, belongs: impl Fn(&PageMeta) -> bool) -> Option<u32> {

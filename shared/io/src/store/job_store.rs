@@ -5,12 +5,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use shared::chunk_set::ChunkSet;
 use shared::id::JobId;
 use shared::manifest::{Cuts, Entry, Page, PageBytes, Slice};
+use tokio::sync::watch;
 
 use super::folder::Files;
 use super::index::PageIndex;
@@ -40,6 +42,11 @@ pub struct JobStore {
     pub(super) cursor: Mutex<Cursor>,
     /// Live objects by number. Held while their bytes are written; `state` is not wanted under it.
     pub(super) live: Mutex<BTreeMap<u32, LiveObject>>,
+    /// Where `cursor` stood when it was left: the place in the log below which objects that are
+    /// closed have their names.
+    pub(super) named: AtomicU64,
+    /// Counts what becomes visible.
+    changes: watch::Sender<u64>,
 }
 
 /// `have.log` and its length in bytes.
@@ -186,7 +193,9 @@ impl JobStore {
         state.unsynced.pages = true;
         drop(state);
         self.root.cache_page((self.serial, page.index), &view);
-        self.follow_live(page).map_err(|error| self.fail(error))
+        self.follow_live(page).map_err(|error| self.fail(error))?;
+        self.note_change();
+        Ok(())
     }
 
     /// The stored page `index`, as it was appended.
@@ -309,10 +318,15 @@ impl JobStore {
         if let Some(long) = state.index.cuts().completed(chunk, &state.written) {
             state.written.insert(long);
         }
+        let grown = shown.iter().any(|slice| !slice.ahead);
         state.note_shown(chunk, shown);
         match &self.place {
             Place::Spool(_) => state.unsynced.content = true,
             Place::Files(_) => slices.iter().for_each(|slice| state.unsynced.part(slice.object)),
+        }
+        drop(state);
+        if grown {
+            self.note_change();
         }
         Ok(true)
     }
@@ -342,12 +356,19 @@ impl JobStore {
         }
     }
 
+    /// A count that rises whenever something can be seen that could not be seen before: a name, a
+    /// whole file, more of a live object, the end of the log, or that the store has ended.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// Removes the job's folder; it is gone for good when this returns.
     ///
     /// # Errors
     /// [`StoreError::Io`] if it cannot be removed; what is left is removed at the next start.
     pub fn remove(&self) -> Result<(), StoreError> {
         self.state().ended = Some(Ended::Removed);
+        self.note_change();
         self.root.forget_job(self.serial);
         self.root.remove(self.job)
     }
@@ -379,6 +400,8 @@ impl JobStore {
             journal: Mutex::new(Journal { log: open("have.log")?, len: 0 }),
             cursor: Mutex::default(),
             live: Mutex::default(),
+            named: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
         }))
     }
 
@@ -418,7 +441,13 @@ impl JobStore {
         if state.ended.is_none() {
             state.ended = Some(Ended::Failed(error.to_string()));
         }
+        drop(state);
+        self.note_change();
         error
+    }
+
+    pub(super) fn note_change(&self) {
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// Name and attributes of `object`.
@@ -581,7 +610,7 @@ impl State {
 }
 
 /// Reads `len` bytes into a buffer that is not filled with zeros first.
-fn read_one(file: &File, offset: u64, len: u32) -> io::Result<Bytes> {
+pub(super) fn read_one(file: &File, offset: u64, len: u32) -> io::Result<Bytes> {
     let mut buffer = Vec::with_capacity(len as usize);
     while buffer.len() < len as usize {
         let at = offset + buffer.len() as u64;

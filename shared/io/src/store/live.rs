@@ -6,13 +6,14 @@
 //! start throws it away. So the file alone tells what is durable, and a crash can only leave it
 //! longer than what the journal vouches for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use shared::manifest::{Attributes, Entry, ObjectKind, Page, Slice};
 
+use super::audit::LiveExtent;
 use super::folder::{Files, is_file, size};
 use super::job_store::Place;
 use super::root::Handle;
@@ -21,8 +22,11 @@ use super::{JobStore, StoreError};
 /// Bytes that are copied at a time when a gap closes: the largest chunk.
 const COPY_LEN: usize = shared::limit::CHUNK_LEN_MAX as usize;
 
+/// Sync points of a live object that are remembered: those ahead of what can be seen, and one.
+const MARKS_MAX: usize = 256;
+
 /// A live object that has not ended, or whose end is not durable yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LiveObject {
     pub(super) name: String,
     /// Length of the prefix that can be seen.
@@ -31,6 +35,35 @@ pub(super) struct LiveObject {
     ahead: BTreeMap<u64, (u32, u64)>,
     /// Its length, once it is known to have ended.
     pub(super) closed: Option<u64>,
+    /// Where readers may start.
+    pub(super) marks: Marks,
+}
+
+/// The sync points of a live object that matter: the newest one that can be seen, and those ahead.
+#[derive(Debug, Default)]
+pub(super) struct Marks(VecDeque<u64>);
+
+impl Marks {
+    /// Takes note of a sync point behind all others; where the log is cut anew, it says older ones
+    /// once more. If too many lie ahead, the one before it goes: who starts at it starts a little
+    /// earlier.
+    pub(super) fn add(&mut self, offset: u64, shown: u64) {
+        if self.0.back().is_some_and(|last| *last >= offset) {
+            return;
+        }
+        while self.0.get(1).is_some_and(|next| *next <= shown) {
+            self.0.pop_front();
+        }
+        if self.0.len() >= MARKS_MAX {
+            self.0.pop_back();
+        }
+        self.0.push_back(offset);
+    }
+
+    /// The newest one that is not beyond `shown`.
+    pub(super) fn newest(&self, shown: u64) -> Option<u64> {
+        self.0.iter().rev().find(|offset| **offset <= shown).copied()
+    }
 }
 
 /// What came of writing a slice of a live object.
@@ -51,6 +84,14 @@ impl JobStore {
         Some((object.shown, object.closed == Some(object.shown)))
     }
 
+    /// The length of a live object that can be seen and the newest sync point in it; `None` as
+    /// with [`Self::live_shown`].
+    pub(super) fn live_standing(&self, object: u32) -> Option<(u64, Option<u64>)> {
+        let live = self.live();
+        let object = live.get(&object)?;
+        Some((object.shown, object.marks.newest(object.shown)))
+    }
+
     /// Makes the files of the live objects that `page` opens, and takes note of ends.
     pub(super) fn follow_live(&self, page: &Page) -> Result<(), StoreError> {
         let Place::Files(files) = &self.place else { return Ok(()) };
@@ -59,7 +100,8 @@ impl JobStore {
             match entry {
                 Entry::Open { object, name, attributes } if attributes.kind == ObjectKind::Live => {
                     let file = files.make_shown(name, take_over)?;
-                    self.begin_live(*object, name, 0);
+                    let live = LiveObject { name: name.clone(), ..LiveObject::default() };
+                    self.live().insert(*object, live);
                     self.root.cache_handle((self.serial, *object, Handle::Shown), &Arc::new(file));
                     self.state().unsynced.shown(name);
                 }
@@ -68,10 +110,14 @@ impl JobStore {
                         live.closed = Some(*len);
                     }
                 }
+                Entry::Sync { object, offset } => {
+                    if let Some(live) = self.live().get_mut(object) {
+                        live.marks.add(*offset, live.shown);
+                    }
+                }
                 Entry::Open { .. }
                 | Entry::Chunk { .. }
                 | Entry::End { .. }
-                | Entry::Sync { .. }
                 | Entry::Recut { .. } => {}
             }
         }
@@ -79,29 +125,17 @@ impl JobStore {
     }
 
     /// Takes up a live object after a start: what of its file is not durable is cut off.
-    pub(super) fn restore_live(
-        &self,
-        object: u32,
-        name: &str,
-        durable: u64,
-        closed: Option<u64>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn restore_live(&self, object: u32, found: LiveExtent) -> Result<(), StoreError> {
+        let LiveExtent { name, durable, closed, marks } = found;
         let Place::Files(files) = &self.place else { return Ok(()) };
-        let there = files.file_stat(name)?.is_some_and(|stat| is_file(&stat));
-        let file = if there { files.shown(name)? } else { files.make_shown(name, false)? };
+        let there = files.file_stat(&name)?.is_some_and(|stat| is_file(&stat));
+        let file = if there { files.shown(&name)? } else { files.make_shown(&name, false)? };
         file.set_len(durable).map_err(|error| StoreError::io("cut", &self.folder)(error))?;
         files.remove_part(object)?;
-        self.begin_live(object, name, durable);
-        if let Some(live) = self.live().get_mut(&object) {
-            live.closed = closed;
-        }
-        Ok(())
-    }
-
-    fn begin_live(&self, object: u32, name: &str, shown: u64) {
-        let live =
-            LiveObject { name: name.to_owned(), shown, ahead: BTreeMap::new(), closed: None };
+        let ahead = BTreeMap::new();
+        let live = LiveObject { name, shown: durable, ahead, closed, marks };
         self.live().insert(object, live);
+        Ok(())
     }
 
     /// Writes a slice of `chunk` to its object if that is live; `None` if it is not.

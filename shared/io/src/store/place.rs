@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use shared::manifest::{Attributes, Entry, ObjectKind};
 
@@ -33,6 +34,22 @@ impl JobStore {
             (state.pages_durable, state.durable.head())
         };
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let placed = self.place_pages(&mut cursor, pages, head);
+        let (named, ended) = (position(cursor.page, cursor.entry), cursor.ended);
+        drop(cursor);
+        if self.named.swap(named, Ordering::Release) != named {
+            self.note_change();
+        }
+        placed.map(|()| ended)
+    }
+
+    /// Whether the entry at `entry` of `page` has been followed: an object that it closes has its
+    /// name.
+    pub(super) fn is_placed(&self, page: u32, entry: usize) -> bool {
+        position(page, entry) < self.named.load(Ordering::Acquire)
+    }
+
+    fn place_pages(&self, cursor: &mut Cursor, pages: u32, head: u64) -> Result<(), StoreError> {
         while let Some(page) = self.next_page(cursor.page).filter(|page| *page < pages) {
             let view = self.decoded(page)?;
             if cursor.entry == 0 || page != cursor.page {
@@ -40,13 +57,13 @@ impl JobStore {
                 cursor.entry = 0;
                 cursor.chunk = view.page().first_chunk;
             }
-            if !self.place_page(&mut cursor, &view, head)? {
+            if !self.place_page(cursor, &view, head)? {
                 break;
             }
             cursor.page += 1;
             cursor.entry = 0;
         }
-        Ok(cursor.ended)
+        Ok(())
     }
 
     /// Says whether the page is done with.
@@ -180,6 +197,11 @@ impl JobStore {
             from = page + 1;
         }
     }
+}
+
+/// The place of an entry in the log, as one number; a page has far fewer than 2^32 entries.
+fn position(page: u32, entry: usize) -> u64 {
+    u64::from(page) << 32 | u64::try_from(entry).unwrap_or(u64::MAX).min(u64::from(u32::MAX))
 }
 
 fn in_the_way(files: &Files, object: u32, name: &str) -> StoreError {

@@ -13,11 +13,12 @@ use shared::limit;
 use shared::manifest::{Entry, Manifest, ObjectKind};
 use shared::wire::codec;
 
-use super::audit::Audit;
+use super::audit::{Audit, LiveExtent};
 use super::flush::{HAVE_LEN_MAX, TAG_RUNS, have_records};
 use super::folder::{Files, is_file};
 use super::index::PageIndex;
 use super::job_store::{Journal, Place, State};
+use super::live::Marks;
 use super::record::{Next, Scanner};
 use super::root::{remove_tree, write_durably};
 use super::{JobStore, StoreError, StoreRoot};
@@ -142,7 +143,7 @@ fn recover_job(
     let damaged = !notes.is_empty();
     store.restore(index, held.clone());
     for (object, live) in live {
-        store.restore_live(object, &live.name, live.durable, live.closed)?;
+        store.restore_live(object, live)?;
     }
     if damaged {
         // Before the journal forgets the damage, so that a crash in between repeats this.
@@ -285,7 +286,10 @@ impl JobStore {
                     Entry::Close { object, len, .. } => match open.remove(object) {
                         Some((name, ObjectKind::Live, false)) => {
                             if self.live_shown(*object).is_none() {
-                                self.restore_live(*object, &name, *len, Some(*len))?;
+                                let (durable, closed) = (*len, Some(*len));
+                                let marks = Marks::default();
+                                let found = LiveExtent { name, durable, closed, marks };
+                                self.restore_live(*object, found)?;
                             }
                         }
                         Some((name, _, false)) => withdraw(files, *object, &name)?,

@@ -14,7 +14,8 @@ use shared::wire::codec;
 
 use super::folder::open_directory;
 use super::lru::Lru;
-use super::{HANDLES_MAX, JobStore, PAGES_CACHED_MAX, PageView, StoreError};
+use super::name_index::NameIndex;
+use super::{HANDLES_MAX, JobStore, NAME_INDEXES_MAX, PAGES_CACHED_MAX, PageView, StoreError};
 
 /// Where content goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub struct StoreRoot {
     serial: AtomicU64,
     handles: Mutex<Lru<HandleKey, Arc<File>>>,
     pages: Mutex<Lru<PageKey, Arc<PageView>>>,
+    names: Mutex<Lru<u64, Arc<Mutex<NameIndex>>>>,
 }
 
 /// Ending of the name of a job's folder that is being removed.
@@ -75,6 +77,7 @@ impl StoreRoot {
             serial: AtomicU64::new(0),
             handles: Mutex::new(Lru::new(HANDLES_MAX)),
             pages: Mutex::new(Lru::new(PAGES_CACHED_MAX)),
+            names: Mutex::new(Lru::new(NAME_INDEXES_MAX)),
         }))
     }
 
@@ -203,12 +206,26 @@ impl StoreRoot {
         drop(gone);
     }
 
+    /// The names of the open job `serial`, as far as they were indexed.
+    pub(super) fn names(&self, serial: u64) -> Arc<Mutex<NameIndex>> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = names.get(&serial) {
+            return index;
+        }
+        let index = Arc::default();
+        let gone = names.insert(serial, Arc::clone(&index));
+        drop(names);
+        drop(gone);
+        index
+    }
+
     /// Forgets all that is cached of the open job `serial`.
     pub(super) fn forget_job(&self, serial: u64) {
         let handles = &mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         handles.retain(|(job, ..)| *job != serial);
         let pages = &mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.retain(|(job, _)| *job != serial);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).retain(|job| *job != serial);
     }
 }
 

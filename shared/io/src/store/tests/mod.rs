@@ -20,6 +20,7 @@ mod crash;
 mod flusher;
 mod full;
 mod live;
+mod object;
 mod recut;
 mod round_trip;
 
