@@ -1,5 +1,6 @@
 //! A node: joins a base, receives the jobs that it is assigned, stores and reports them.
 
+mod http;
 mod join;
 mod member;
 mod state;
@@ -124,8 +125,9 @@ pub async fn run(
     let http = listener.local_addr().unwrap_or(config.http);
     let tasks = TaskTracker::new();
     let member = Member::start(config, folder, tasks.clone())?;
-    let router = health::router(Arc::clone(&member) as Arc<dyn health::Readiness>, metrics);
     let http_stop = stop.child_token();
+    let router = health::router(Arc::clone(&member) as Arc<dyn health::Readiness>, metrics)
+        .merge(http::router(Arc::clone(member.relays()), http_stop.clone()));
     tasks.spawn(health::serve(listener, router, http_stop.clone()));
     member.folder().ready(listen, http)?;
     tracing::info!(%listen, %http, "node is serving");

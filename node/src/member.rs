@@ -114,6 +114,10 @@ impl Member {
         Ok(())
     }
 
+    pub(crate) const fn relays(&self) -> &Arc<Relays> {
+        &self.relays
+    }
+
     pub(crate) const fn config(&self) -> &Config {
         &self.config
     }

@@ -241,6 +241,15 @@ pub fn rfc3339(unix_ms: u64) -> String {
     format!("{time:.3}")
 }
 
+/// A time in seconds since the Unix epoch as HTTP writes it, such as
+/// `Fri, 02 Jan 2026 03:04:05 GMT`. Times beyond the years 0 to 9999 show as their ends.
+pub fn http_date(unix_s: i64) -> String {
+    let ends = (jiff::Timestamp::constant(-62_167_219_200, 0), jiff::Timestamp::MAX);
+    let nearest = if unix_s < 0 { ends.0 } else { ends.1 };
+    let time = jiff::Timestamp::from_second(unix_s).unwrap_or(nearest).max(ends.0);
+    time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,5 +259,13 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(1_767_323_045_678), "2026-01-02T03:04:05.678Z");
         assert!(rfc3339(u64::MAX).starts_with("9999-12-"));
+    }
+
+    #[test]
+    fn times_are_shown_as_http_writes_them() {
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(-1), "Wed, 31 Dec 1969 23:59:59 GMT");
+        assert!(http_date(i64::MIN).ends_with("Jan 0000 00:00:00 GMT"));
+        assert!(http_date(i64::MAX).contains("Dec 9999"));
     }
 }

@@ -20,6 +20,9 @@ mod fleet;
 #[path = "process/hostile/mod.rs"]
 mod hostile;
 #[cfg(test)]
+#[path = "process/http.rs"]
+mod http;
+#[cfg(test)]
 #[path = "process/live.rs"]
 mod live;
 #[cfg(test)]

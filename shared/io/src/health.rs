@@ -1,16 +1,26 @@
 //! What base and node tell their operators over HTTP: health, readiness, metrics.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+/// How long answers that are under way may take when a role stops.
+const FINISH: Duration = Duration::from_secs(2);
+/// A reader that takes nothing for so long is gone; one that pauses for longer asks again for the
+/// rest.
+const STALLED: Duration = Duration::from_secs(120);
 
 /// Whether a role serves, and if not, why.
 pub trait Readiness: Send + Sync + 'static {
@@ -65,10 +75,28 @@ async fn render(
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
-/// Serves until `stop`; what is under way then is finished.
+/// Serves until `stop`; what is under way then is finished if its reader takes it within
+/// [`FINISH`].
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "HTTP has ended");
+    let listener = listener.tap_io(drop_stalled);
+    let served =
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FINISH).await;
+    };
+    tokio::select! {
+        biased;
+        ended = served.into_future() => if let Err(error) = ended {
+            tracing::error!(%error, "HTTP has ended");
+        },
+        () = late => tracing::debug!("readers over HTTP are left behind"),
+    }
+}
+
+/// Has the system end a connection whose peer takes nothing for [`STALLED`].
+fn drop_stalled(stream: &mut TcpStream) {
+    if let Err(error) = SockRef::from(&*stream).set_tcp_user_timeout(Some(STALLED)) {
+        tracing::debug!(%error, "a reader that takes nothing is not cut off");
     }
 }

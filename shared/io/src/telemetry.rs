@@ -10,6 +10,7 @@ const DUPLICATE: &str = "distributary_duplicate_bytes_total";
 const HASH_FAILURES: &str = "distributary_hash_failures_total";
 const CONNECTIONS: &str = "distributary_connections";
 const REFUSED: &str = "distributary_refused_total";
+const HTTP_SENT: &str = "distributary_http_content_bytes_sent_total";
 const JOBS: &str = "distributary_jobs";
 const BUILD: &str = "distributary_build_info";
 
@@ -32,6 +33,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     metrics::describe_counter!(SENT, "Content bytes sent, by the peer's role");
     metrics::describe_counter!(RECEIVED, "Content bytes received and kept, by the peer's role");
+    metrics::describe_counter!(HTTP_SENT, "Bytes of objects handed to readers over HTTP");
     metrics::describe_counter!(DUPLICATE, "Content bytes received that were held already");
     metrics::describe_counter!(HASH_FAILURES, "Chunks and pages that did not verify");
     metrics::describe_counter!(REFUSED, "Connections refused");
@@ -48,6 +50,11 @@ pub fn content_sent(peer: Role, bytes: u64) {
 /// Counts content bytes that arrived, verified, and were kept.
 pub fn content_received(peer: Role, bytes: u64) {
     counter!(RECEIVED, "peer_role" => peer.as_str()).increment(bytes);
+}
+
+/// Counts bytes of objects that were handed to a reader over HTTP.
+pub fn http_content_sent(bytes: u64) {
+    counter!(HTTP_SENT).increment(bytes);
 }
 
 /// Counts content bytes that arrived a second time.

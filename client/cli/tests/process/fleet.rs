@@ -225,15 +225,32 @@ impl Fleet {
 
     /// The status and the body of a page of a role; none if it cannot be had now.
     pub(crate) async fn get(&self, role: &str, path: &str) -> Option<(u16, String)> {
+        let (status, _, body) = self.fetch(role, path, "").await?;
+        Some((status, String::from_utf8(body).ok()?))
+    }
+
+    /// The status, the head and the body of a page of a role, asked for with `fields`, each with
+    /// the end of its line; none if it cannot be had now, or is cut off.
+    pub(crate) async fn fetch(
+        &self,
+        role: &str,
+        path: &str,
+        fields: &str,
+    ) -> Option<(u16, String, Vec<u8>)> {
         let addr = &self.roles[role].http;
         let mut stream = TcpStream::connect(addr).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-        Some((status, body.to_owned()))
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok()?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let body = answer.split_off(end + 4);
+        let head = String::from_utf8(answer).ok()?.to_ascii_lowercase();
+        let status = head.strip_prefix("http/1.1 ")?.get(..3)?.parse().ok()?;
+        let is_chunked = head.contains("transfer-encoding: chunked");
+        let body = if is_chunked { unchunked(&body)? } else { body };
+        Some((status, head, body))
     }
 
     /// One value of a role's metrics; `series` is its name and labels.
@@ -280,6 +297,22 @@ impl Fleet {
         let (listen, http) = (of("listen"), of("http"));
         let stdin = child.stdin.take().unwrap();
         self.roles.insert(name.to_owned(), Role { child, _stdin: stdin, listen, http });
+    }
+}
+
+/// A body that came in chunks; none if its end is missing.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = rest.windows(2).position(|two| two == b"\r\n")?;
+        let len = std::str::from_utf8(&rest[..line]).ok()?;
+        let len = usize::from_str_radix(len, 16).ok()?;
+        rest = &rest[line + 2..];
+        if len == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..len)?);
+        rest = rest.get(len + 2..)?;
     }
 }
 
