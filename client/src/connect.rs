@@ -1,6 +1,7 @@
 //! Finding the base and being welcomed by it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use certs::{Identity, IdentityError};
@@ -8,6 +9,7 @@ use quinn::Endpoint;
 use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::message::{Hello, Welcome};
+use shared_io::clock::Clock;
 use shared_io::data_folder::{DataFolderError, random};
 use shared_io::greet::{self, GreetError, Greeted};
 use shared_io::transport::{self, Congestion, TransportError};
@@ -16,6 +18,9 @@ use shared_io::transport::{self, Congestion, TransportError};
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How long first contact is tried by default.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
 /// How to reach the base.
 #[derive(Debug)]
 pub struct ConnectOptions {
@@ -23,12 +28,25 @@ pub struct ConnectOptions {
     pub base: String,
     /// Who is asking: a client's or an operator's identity.
     pub identity: Identity,
-    /// How long to try before giving up; the contract says 15 s for commands.
+    /// How long to try before giving up; [`PATIENCE`] as a rule.
     pub patience: Duration,
     /// The congestion controller.
     pub congestion: Congestion,
     /// How much memory the client may use.
     pub memory: Budget,
+}
+
+impl ConnectOptions {
+    /// What is usual, with the identity in the folder `identity`.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if the identity cannot be used: it names the file and the next step.
+    pub fn load(base: impl Into<String>, identity: &Path) -> Result<Self, IdentityError> {
+        let identity = Identity::load(identity, Clock::wall())?;
+        let (base, congestion) = (base.into(), Congestion::default());
+        let memory = Budget::default();
+        Ok(Self { base, identity, patience: PATIENCE, congestion, memory })
+    }
 }
 
 /// Why there is no connection.

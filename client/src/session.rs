@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use quinn::Endpoint;
 use shared::id::{PeerId, Role};
+use shared::job::{Dimensions, Kind};
 use shared::seal::Hash;
+use shared::view::{JobView, NodeInfo};
 use shared::wire::code::Code;
 use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
 use shared_io::clock::Clock;
@@ -55,7 +57,7 @@ impl AskError {
     }
 }
 
-/// A connection to a base.
+/// A connection to a base. It is made again whenever it breaks, until this is closed or dropped.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) standing: Arc<Standing>,
@@ -85,6 +87,9 @@ impl Client {
     /// # Errors
     /// [`ConnectError`] if the identity cannot be used, the base refuses it, or nobody is
     /// reached in time.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is left of the try.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
         let endpoint = connect::open_endpoint(&options).await?;
         let greeted = connect::reach(&endpoint, &options.base, options.patience).await?;
@@ -106,10 +111,76 @@ impl Client {
         Ok(Self { standing })
     }
 
+    /// The jobs that this client may see, without their nodes.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses or the connection breaks.
+    pub async fn jobs(&self) -> Result<Vec<JobView>, AskError> {
+        match self.request(Request::Jobs).await? {
+            Reply::Jobs(jobs) => Ok(jobs),
+            _ => Err(AskError::Answer),
+        }
+    }
+
+    /// How a job stands, node by node.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses, as for a job that is unknown or another client's, or the
+    /// connection breaks.
+    pub async fn job(&self, job: JobRef) -> Result<JobView, AskError> {
+        match self.request(Request::Job(job)).await? {
+            Reply::Job(view) => Ok(*view),
+            _ => Err(AskError::Answer),
+        }
+    }
+
+    /// Ends a job: its nodes drop what they have of it.
+    ///
+    /// # Errors
+    /// As [`Self::job`], and if the job is closed.
+    ///
+    /// # Cancellation
+    /// The job may be cancelled or not: [`Self::job`] tells.
+    pub async fn cancel(&self, job: JobRef) -> Result<(), AskError> {
+        self.order(Request::Cancel(job)).await
+    }
+
+    /// Removes a job and its files everywhere.
+    ///
+    /// # Errors
+    /// As [`Self::job`].
+    ///
+    /// # Cancellation
+    /// As [`Self::cancel`].
+    pub async fn remove(&self, job: JobRef) -> Result<(), AskError> {
+        self.order(Request::Remove(job)).await
+    }
+
+    /// All nodes.
+    ///
+    /// # Errors
+    /// [`AskError`] if the base refuses or the connection breaks.
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, AskError> {
+        match self.request(Request::Nodes).await? {
+            Reply::Nodes(nodes) => Ok(nodes),
+            _ => Err(AskError::Answer),
+        }
+    }
+
+    async fn order(&self, request: Request) -> Result<(), AskError> {
+        match self.request(request).await? {
+            Reply::Done => Ok(()),
+            _ => Err(AskError::Answer),
+        }
+    }
+
     /// Asks the base one question with one answer.
     ///
     /// # Errors
     /// [`AskError`] if the base refuses or the connection breaks.
+    ///
+    /// # Cancellation
+    /// Whether the base has taken the question is not known.
     pub async fn request(&self, request: Request) -> Result<Reply, AskError> {
         self.standing.ask(&request).await
     }
@@ -129,11 +200,13 @@ impl Client {
     /// # Errors
     /// [`PushError`] if the base does not make the job, or the open job was begun with other
     /// dimensions or is being pushed. That the source differs is told by [`Push::next`].
-    pub async fn push(
-        &self,
-        plan: Plan,
-        dimensions: shared::job::Dimensions,
-    ) -> Result<Push, PushError> {
+    ///
+    /// # Cancellation
+    /// A job that the base has made by then fails when its grace is over, unless it is pushed
+    /// again under its name.
+    pub async fn push(&self, plan: Plan, mut dimensions: Dimensions) -> Result<Push, PushError> {
+        dimensions.kind = Kind::Files;
+        dimensions.size.get_or_insert_with(|| plan.size());
         Push::start(Arc::clone(&self.standing), plan, dimensions).await
     }
 
@@ -141,15 +214,23 @@ impl Client {
     ///
     /// # Errors
     /// [`PushError`] if an object may not have that name or the base does not make the job.
+    ///
+    /// # Cancellation
+    /// As [`Self::push`].
     pub async fn push_live(
         &self,
         name: &str,
-        dimensions: shared::job::Dimensions,
+        mut dimensions: Dimensions,
     ) -> Result<(LiveWriter, Push), PushError> {
+        dimensions.kind = Kind::Live;
         Push::start_live(Arc::clone(&self.standing), name, dimensions).await
     }
 
-    /// Waits until the base has acknowledged what was said last, and closes the connection.
+    /// Waits until the base has acknowledged what was said last, for 2 s at most, and closes the
+    /// connection. Pushes that are not stored are left as they are.
+    ///
+    /// # Cancellation
+    /// The connection is closed, and what was said last may not have arrived.
     pub async fn close(self) {
         let standing = &self.standing;
         let link = standing.link.borrow().clone();

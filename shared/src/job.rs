@@ -164,6 +164,25 @@ pub struct Dimensions {
     pub grace_s: u64,
 }
 
+impl Default for Dimensions {
+    /// Files to all nodes, all of which must get them, kept until they are removed; the base
+    /// chooses name and deadline. A publisher may be gone for five minutes.
+    fn default() -> Self {
+        Self {
+            kind: Kind::Files,
+            name: None,
+            to: vec![Selector::All],
+            size: None,
+            deadline_s: None,
+            quorum: Quorum::All,
+            priority: 5,
+            rate_bps: None,
+            keep: Keep::Forever,
+            grace_s: 300,
+        }
+    }
+}
+
 impl Dimensions {
     /// Checks ranges and counts, as the base does for what a client sends.
     ///

@@ -1,7 +1,6 @@
 //! Reaching the base through the SDK, and what its errors mean for the exit code.
 
 use std::error::Error;
-use std::time::Duration;
 
 use client::{AskError, Client, ConnectError, ConnectOptions, PushError};
 use quinn::{ConnectionError, ReadError, WriteError};
@@ -9,16 +8,11 @@ use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
 use shared::wire::request::{Reply, Request};
-use shared_io::clock::Clock;
 use shared_io::request::RequestError;
-use shared_io::transport::Congestion;
 
 use crate::args::Contact;
 use crate::exit::{Exit, Failure};
 use crate::stop::{Stop, Stopper};
-
-/// How long a command tries first contact.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Threads for the disk and for hashing: more would not be faster, and each keeps memory.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -41,11 +35,9 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 /// # Errors
 /// [`Failure`] if a flag is missing or the identity cannot be used.
 pub(crate) fn options(contact: &Contact) -> Result<ConnectOptions, Failure> {
-    let base = contact.base()?.to_owned();
-    let identity = certs::Identity::load(contact.identity()?, Clock::wall())?;
-    identity.require(&[Role::Client, Role::Operator])?;
-    let (patience, congestion) = (PATIENCE, Congestion::default());
-    Ok(ConnectOptions { base, identity, patience, congestion, memory: Budget::default() })
+    let options = ConnectOptions::load(contact.base()?, contact.identity()?)?;
+    options.identity.require(&[Role::Client, Role::Operator])?;
+    Ok(options)
 }
 
 /// Connects, unless the command must end before.
@@ -172,7 +164,10 @@ impl From<PushError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use shared::wire::request::{Refusal, RefusalKind};
+    use shared_io::clock::Clock;
 
     use super::*;
 

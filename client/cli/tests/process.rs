@@ -41,5 +41,8 @@ mod restart;
 #[path = "process/resume.rs"]
 mod resume;
 #[cfg(test)]
+#[path = "process/sdk.rs"]
+mod sdk;
+#[cfg(test)]
 #[path = "process/tree.rs"]
 mod tree;
