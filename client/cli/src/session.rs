@@ -4,7 +4,6 @@ use std::error::Error;
 
 use client::{AskError, Client, ConnectError, ConnectOptions, PushError};
 use quinn::{ConnectionError, ReadError, WriteError};
-use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
 use shared::wire::request::{Reply, Request};

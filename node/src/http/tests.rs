@@ -89,6 +89,7 @@ impl Node {
             tasks: TaskTracker::new(),
             flusher: None,
             watcher: Arc::new(Deaf),
+            receiving: std::sync::atomic::AtomicUsize::new(0),
         });
         let manifest = Manifest::new(object.id, object.chunk_max);
         let keeping = Keeping::Disk(Arc::clone(&store));

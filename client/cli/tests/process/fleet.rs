@@ -155,6 +155,14 @@ impl Fleet {
         self.roles[role].http.clone()
     }
 
+    /// The most memory that a role has taken since it started, in bytes.
+    pub(crate) fn memory(&self, role: &str) -> u64 {
+        let pid = self.roles[role].child.id().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Runs a command as `alice`.
     pub(crate) async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Ran {
         self.run_as("alice", arguments).await

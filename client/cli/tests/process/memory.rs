@@ -1,6 +1,6 @@
 //! Memory stays within what a role was given.
 
-use super::fleet::{Fleet, Ran};
+use super::fleet::Fleet;
 use super::tree::{bytes, write};
 
 /// What a role is given if nothing else is said.
@@ -28,7 +28,9 @@ async fn a_push_of_several_jobs_stays_within_the_memory_of_every_role() {
         fleet.run_as("alice", &plain),
         fleet.run_as("bob", &little),
     );
-    [a, b, c].iter().for_each(|ran: &Ran| drop(ran.ok()));
+    for ran in [a, b, c] {
+        ran.ok();
+    }
     for role in ["b", "n1", "n2"] {
         let peak = peak_kib(&fleet, role);
         assert!(peak <= MEMORY_KIB, "{role} had {peak} KiB");

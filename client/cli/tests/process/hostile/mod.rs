@@ -6,6 +6,7 @@
 
 mod command;
 mod damage;
+mod flood;
 mod forged;
 mod impostor;
 mod peer;

@@ -18,7 +18,7 @@ use shared::wire::frame::{FrameReader, put_frame};
 use shared::wire::message::{Envelope, FrameType, Hello, Offer, Stamp};
 use shared::wire::record::{RecordKind, RecordWriter};
 use shared::wire::request::{Reply, Request};
-use shared_io::greet::{self, Greeted};
+use shared_io::greet::{self, GreetError, Greeted};
 use shared_io::request::ask;
 use shared_io::transport::{self, Congestion};
 use tokio::process::ChildStdin;
@@ -56,7 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection that was welcomed, and what the peer knows.
 pub(crate) struct Rogue {
-    connection: Connection,
+    pub(super) connection: Connection,
     control: SendStream,
     base_key: [u8; 32],
     /// A job of its own, if it is a client; it is offered, so that there is credit.
@@ -111,7 +111,7 @@ fn hello() -> Hello {
     Hello { version: "0".to_owned(), store: [9; 16], boot: 1, incarnation: 0, advertise: None }
 }
 
-fn endpoint(identity: &Identity) -> Endpoint {
+pub(super) fn endpoint(identity: &Identity) -> Endpoint {
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
     let mut endpoint = transport::open_endpoint(any, None, &[1; 32]).unwrap();
     endpoint.set_default_client_config(
@@ -136,13 +136,10 @@ async fn one(
         send.write_all(&bytes()).await.unwrap();
         return closed(&connection).await;
     }
-    let greeted = match greet::dial(&endpoint, base, Role::Base, &hello()).await {
-        Ok(greeted) => greeted,
+    let mut rogue = match welcomed(&endpoint, base, other).await {
+        Ok(rogue) => rogue,
         Err(error) => return (Ends::Closed(Code::Refused), error.to_string()),
     };
-    let Greeted { connection, control, identity: base, .. } = greeted;
-    let (control, job) = (control.send, JobId([0; 16]));
-    let mut rogue = Rogue { connection, control, base_key: base.public_key, job, other };
     if who == Who::Client {
         rogue.begin(identity).await;
     }
@@ -155,7 +152,19 @@ async fn one(
     outcome
 }
 
-async fn closed(connection: &Connection) -> (Ends, String) {
+/// Greets the base as a peer should.
+pub(super) async fn welcomed(
+    endpoint: &Endpoint,
+    base: SocketAddr,
+    other: JobId,
+) -> Result<Rogue, GreetError> {
+    let greeted = greet::dial(endpoint, base, Role::Base, &hello()).await?;
+    let Greeted { connection, control, identity: base, .. } = greeted;
+    let (control, job) = (control.send, JobId([0; 16]));
+    Ok(Rogue { connection, control, base_key: base.public_key, job, other })
+}
+
+pub(super) async fn closed(connection: &Connection) -> (Ends, String) {
     match connection.closed().await {
         quinn::ConnectionError::ApplicationClosed(close) => {
             let code = Code::from_number(close.error_code.into_inner());
@@ -168,7 +177,7 @@ async fn closed(connection: &Connection) -> (Ends, String) {
 
 impl Rogue {
     /// Makes a job and offers it, so that the base gives credit.
-    async fn begin(&mut self, identity: &Identity) {
+    pub(super) async fn begin(&mut self, identity: &Identity) {
         let dimensions = Dimensions {
             kind: Kind::Files,
             name: None,
@@ -199,7 +208,7 @@ impl Rogue {
         .await;
     }
 
-    async fn reply(&self, request: &Request) -> Option<Reply> {
+    pub(super) async fn reply(&self, request: &Request) -> Option<Reply> {
         ask(&self.connection, request).await.ok()?.next().await.ok()?
     }
 
