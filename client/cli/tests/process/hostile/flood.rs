@@ -73,7 +73,7 @@ async fn a_flood_of_streams_with_nothing_whole() {
             }
             streams.push(send);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let patience = Duration::from_secs(30);
     let ended = tokio::time::timeout(patience, async {
