@@ -84,7 +84,7 @@ fn a_file_with_an_unknown_key_is_exit_2() {
 fn a_flag_without_value_is_set_by_a_variable_too() {
     let dir = tempfile::tempdir().unwrap();
     for (value, said) in
-        [("1", "--live"), ("true", "--live"), ("false", "a-path"), ("perhaps", "perhaps")]
+        [("1", "--live"), ("true", "--live"), ("false", "--base"), ("perhaps", "perhaps")]
     {
         let output = run(dir.path(), &["push", "a-path"], &[("DISTRIBUTARY_LIVE", value)]);
         assert!(errors(&output).contains(said), "{value}: {}", errors(&output));

@@ -26,9 +26,14 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// [`Failure`] if a path is refused, the base is not reached or refuses, the job does not
 /// become complete, or the command must end before that.
 pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
-    let source = Source::of(&args)?;
+    let is_pipe = matches!(args.paths.as_slice(), [only] if only.as_os_str() == "-");
+    if args.live && !is_pipe {
+        let text = "--live pushes standard input: distributary push --live -";
+        return Err(Failure::usage(text.to_owned()));
+    }
     let mut options = session::options(&args.contact)?;
     options.memory = args.memory;
+    let source = Source::of(&args)?;
     session::block_on(async {
         let mut stopper = Stopper::new(args.timeout)?;
         if args.until_stdin_closes && !args.live {
@@ -54,15 +59,10 @@ enum Source {
 impl Source {
     /// Looks at the source before anything is sent.
     fn of(args: &PushArgs) -> Result<Self, Failure> {
-        let is_pipe = matches!(args.paths.as_slice(), [only] if only.as_os_str() == "-");
-        match (args.live, is_pipe) {
-            (true, true) => Ok(Self::Pipe),
-            (true, false) => {
-                let text = "--live pushes standard input: distributary push --live -";
-                Err(Failure::usage(text.to_owned()))
-            }
-            (false, _) => Ok(Self::Files(client::tree::plan(&args.paths, args.allow_case)?)),
+        if args.live {
+            return Ok(Self::Pipe);
         }
+        Ok(Self::Files(client::tree::plan(&args.paths, args.allow_case)?))
     }
 
     async fn push(self, args: &PushArgs, client: &Client) -> Result<Push, Failure> {
