@@ -662,11 +662,14 @@ impl Job {
         };
         let next = in_place && desk.manifest.may_skip_to(&page);
         if page.index > desk.manifest.pages() && !next {
-            desk.parked_bytes += bytes.len();
-            if desk.parked_bytes > PARKED_PAGES_BYTES_MAX {
+            if desk.parked_bytes + bytes.len() > PARKED_PAGES_BYTES_MAX {
                 blame(from.as_ref(), "too many pages ahead of a missing one");
             } else {
-                desk.parked_pages.insert(page.index, Parked { bytes, in_place, from });
+                desk.parked_bytes += bytes.len();
+                let parked = Parked { bytes, in_place, from };
+                if let Some(before) = desk.parked_pages.insert(page.index, parked) {
+                    desk.parked_bytes -= before.bytes.len();
+                }
             }
             return None;
         }
@@ -770,12 +773,22 @@ impl Job {
     /// short ones.
     fn check_cuts(&self, desk: &mut Desk, summary: &PageSummary) -> Result<(), String> {
         let due = if summary.in_force.is_some() { desk.cuts.len() } else { 1 };
-        for chunk in desk.cuts.drain(..due.min(desk.cuts.len())) {
-            let content = self.keeping.content();
+        let content = self.keeping.content();
+        for _ in 0..due.min(desk.cuts.len()) {
+            let Some(chunk) = desk.cuts.pop_front() else { break };
             let page = content.page_with(chunk).map_err(|error| chain(&error))?;
             let view = page.ok_or_else(|| format!("chunk {chunk} has no page"))?;
             let Some((_, hash, _)) = view.chunk(chunk) else { continue };
-            let payload = content.read_chunk(chunk).map_err(|error| chain(&error))?;
+            let payload = match content.read_chunk(chunk) {
+                Ok(payload) => payload,
+                // A short chunk is still on its way: it is here before its time is over, since
+                // the publisher waits for it to be durable.
+                Err(StoreError::NotHeld(_)) if summary.in_force.is_none() => {
+                    desk.cuts.push_front(chunk);
+                    break;
+                }
+                Err(error) => return Err(chain(&error)),
+            };
             if Hash::of(&payload) != *hash {
                 return Err(format!("chunk {chunk} was cut anew out of other bytes"));
             }

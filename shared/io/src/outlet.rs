@@ -9,7 +9,7 @@ use shared::wire::code::Code;
 use shared::wire::record::{RecordKind, RecordWriter};
 use tokio::sync::Notify;
 
-use crate::job::Job;
+use crate::job::{Job, Keeping};
 use crate::link::{Link, chain};
 use crate::store::StoreError;
 use crate::telemetry;
@@ -109,6 +109,7 @@ async fn lay_out(
         Next::Page(_) | Next::PageInPlace(_) => false,
         Next::Chunk(chunk) => job.in_memory(*chunk).is_some(),
     });
+    let on_disk = matches!(job.keeping(), Keeping::Disk(_));
     let read = move || {
         let bytes: usize = batch.iter().map(|(_, len)| *len as usize).sum();
         let mut framed = Vec::with_capacity(bytes + bytes / 64 + 256);
@@ -117,7 +118,7 @@ async fn lay_out(
         }
         for (next, _) in batch {
             match next {
-                // What has become void since it was chosen is left out.
+                // What has become void since it was chosen is left out: the store forgets it first.
                 Next::Page(index) | Next::PageInPlace(index) => match job.read_page(index) {
                     Ok(page) => {
                         let kind = match next {
@@ -127,12 +128,12 @@ async fn lay_out(
                         };
                         writer.put(kind, u64::from(index), &page.to_record(), &mut framed);
                     }
-                    Err(_) if !job.with_relay(|relay| relay.has_page(index)) => {}
+                    Err(StoreError::NoPage(_)) if on_disk => {}
                     Err(error) => return Err(error),
                 },
                 Next::Chunk(chunk) => match job.read_chunk(chunk) {
                     Ok(payload) => writer.put(RecordKind::Chunk, chunk, &payload, &mut framed),
-                    Err(_) if job.with_relay(|relay| relay.is_void(chunk)) => {}
+                    Err(StoreError::NoChunk(_)) if on_disk => {}
                     Err(error) => return Err(error),
                 },
             }

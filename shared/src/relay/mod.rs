@@ -283,7 +283,10 @@ impl Relay {
             self.void(&earlier, fx);
         }
         if let Some(recut) = recut {
-            self.cuts = Cuts::new(&recut, &self.lens_of(&recut), chunk_lens);
+            // Whoever takes the page in place of others fetches its chunks, also those whose
+            // bytes it happens to have: its store does not know of them as chunks.
+            let short = if skipped { Vec::new() } else { self.lens_of(&recut) };
+            self.cuts = Cuts::new(&recut, &short, chunk_lens);
             self.take_up_cuts();
         }
         self.spans.push(Span { index, first, lens: chunk_lens.into() });

@@ -112,3 +112,50 @@ async fn a_job_without_room_says_so_and_goes_on_when_there_is() {
     assert_eq!(std::fs::read(file).unwrap(), chunks.concat());
     job.stop();
 }
+
+/// At the base: the page behind a page that cuts anew arrives before the last short chunk.
+#[tokio::test]
+async fn a_late_short_chunk_behind_a_page_that_cuts_anew_fails_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Arc::new(Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap());
+    let object = object(&key);
+    let root = StoreRoot::open(folder.path(), Layout::Spool).unwrap();
+    let store = root.create(&object.sign(&key), &object).unwrap();
+    let surroundings = Arc::new(Surroundings {
+        receiving: AtomicUsize::new(0),
+        clock: Clock::start(),
+        links: Arc::default(),
+        tasks: TaskTracker::new(),
+        flusher: None,
+        watcher: Arc::new(Deaf),
+    });
+    let chunk = |offset: u64, len: u32| Entry::Chunk {
+        len,
+        hash: Hash::of(&vec![7; len as usize]),
+        slices: vec![Slice { object: 0, offset, len }],
+    };
+    let mut manifest = Manifest::new(object.id, object.chunk_max);
+    let attributes = Attributes { kind: ObjectKind::Live, modified: None, executable: false };
+    let mut pages = Vec::new();
+    let mut push = |manifest: &mut Manifest, entries: Vec<Entry>| {
+        let page = manifest.next_page(entries);
+        manifest.accept(&page, &page.draft()).unwrap();
+        pages.push(page.draft());
+    };
+    push(&mut manifest, vec![Entry::Open { object: 0, name: "f".to_owned(), attributes }]);
+    push(&mut manifest, vec![chunk(0, 10)]);
+    push(&mut manifest, vec![chunk(10, 10)]);
+    let recut = manifest.recut_entry();
+    push(&mut manifest, vec![recut, chunk(0, 20)]);
+    push(&mut manifest, vec![chunk(20, 10)]);
+    let origin = Origin::Drafts { publisher: Name::new("p").unwrap(), key };
+    let job = Job::new(object, origin, Keeping::Disk(store), surroundings);
+    for bytes in pages {
+        assert!(job.arrived(Arrival::Page { bytes, in_place: false, from: None }));
+    }
+    assert!(job.arrived(Arrival::Chunk(0, Bytes::from(vec![7; 10]), None)));
+    while job.is_working() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(job.report().phase, Phase::Receiving);
+}

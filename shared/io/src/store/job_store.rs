@@ -72,6 +72,8 @@ pub(super) struct State {
     /// Written chunks with bytes ahead of the prefix of a live object, and in how many slices:
     /// they are not flushed, and so not durable.
     pub(super) ahead: BTreeMap<u64, u32>,
+    /// Void short chunks with bytes ahead, and the long chunk that is held because of them.
+    pub(super) ahead_of_long: BTreeMap<u64, u64>,
     pub(super) durable: ChunkSet,
     /// Pages that are durable.
     pub(super) pages_durable: u32,
@@ -188,6 +190,8 @@ impl JobStore {
             let error = StoreError::io("append to", &self.folder.join("pages.log"))(error);
             return Err(self.fail_to_write(error));
         }
+        let before = page.recut().map(|_| state.index.cuts().clone()).unwrap_or_default();
+        state.carry_ahead(&before);
         let void = state.index.push(&view, u32::try_from(record.len()).unwrap_or(u32::MAX));
         state.void(&void);
         state.unsynced.pages = true;
@@ -579,6 +583,31 @@ impl State {
         }
     }
 
+    /// The short chunks of `cuts` become void: what of them lies ahead does so for the long ones.
+    fn carry_ahead(&mut self, cuts: &Cuts) {
+        for cut in cuts.iter().filter(|cut| cut.is_in(&self.written)) {
+            let short: Vec<(u64, u32)> = self
+                .ahead
+                .range(cut.first..cut.end)
+                .map(|(chunk, count)| (*chunk, *count))
+                .collect();
+            for (chunk, count) in short {
+                *self.ahead.entry(cut.chunk).or_default() += count;
+                self.ahead_of_long.insert(chunk, cut.chunk);
+            }
+        }
+    }
+
+    fn release(&mut self, chunk: u64) {
+        if let Some(slices) = self.ahead.get_mut(&chunk) {
+            *slices -= 1;
+            if *slices == 0 {
+                self.ahead.remove(&chunk);
+                self.ahead_of_long.retain(|_, long| *long != chunk);
+            }
+        }
+    }
+
     /// Written chunks whose bytes lie ahead of the prefix of a live object.
     pub(super) fn not_to_flush(&self) -> BTreeSet<u64> {
         let mut ahead: BTreeSet<u64> = self.ahead.keys().copied().collect();
@@ -598,11 +627,9 @@ impl State {
                 *self.ahead.entry(chunk).or_default() += 1;
             }
             for released in slice.released {
-                if let Some(slices) = self.ahead.get_mut(&released) {
-                    *slices -= 1;
-                    if *slices == 0 {
-                        self.ahead.remove(&released);
-                    }
+                match self.ahead_of_long.get(&released).copied() {
+                    Some(long) => self.release(long),
+                    None => self.release(released),
                 }
             }
         }

@@ -31,8 +31,8 @@ pub(super) struct LiveObject {
     pub(super) name: String,
     /// Length of the prefix that can be seen.
     pub(super) shown: u64,
-    /// What lies in the part, by offset: its length and its chunk.
-    ahead: BTreeMap<u64, (u32, u64)>,
+    /// Length of what lies in the part, by offset and chunk.
+    ahead: BTreeMap<(u64, u64), u32>,
     /// Its length, once it is known to have ended.
     pub(super) closed: Option<u64>,
     /// Where readers may start.
@@ -152,7 +152,7 @@ impl JobStore {
             let part = self.part_to_write(files, slice.object)?;
             part.write_all_at(piece, slice.offset)
                 .map_err(|error| StoreError::io("write", &files.part_path(slice.object))(error))?;
-            object.ahead.insert(slice.offset, (slice.len, chunk));
+            object.ahead.insert((slice.offset, chunk), slice.len);
             return Ok(Some(Shown { ahead: true, released: Vec::new() }));
         }
         // A long chunk may have bytes that came in short ones.
@@ -185,18 +185,18 @@ impl JobStore {
         let failed = |error| StoreError::io("move", &files.part_path(number))(error);
         let mut buffer = Vec::new();
         while let Some(entry) = object.ahead.first_entry() {
-            if *entry.key() > object.shown {
+            let (offset, chunk) = *entry.key();
+            if offset > object.shown {
                 break;
             }
-            let (offset, (len, chunk)) = entry.remove_entry();
+            let end = offset.saturating_add(u64::from(entry.remove()));
             released.push(chunk);
-            if offset < object.shown {
-                continue;
-            }
-            buffer.resize((len as usize).min(COPY_LEN), 0);
-            part.read_exact_at(&mut buffer, offset).map_err(failed)?;
-            file.write_all_at(&buffer, offset).map_err(failed)?;
-            object.shown += u64::from(len);
+            // A long and a short chunk may have the same bytes: what is shown stays.
+            let fresh = usize::try_from(end.saturating_sub(object.shown)).unwrap_or(usize::MAX);
+            buffer.resize(fresh.min(COPY_LEN), 0);
+            part.read_exact_at(&mut buffer, object.shown).map_err(failed)?;
+            file.write_all_at(&buffer, object.shown).map_err(failed)?;
+            object.shown += buffer.len() as u64;
         }
         if object.ahead.is_empty() {
             part.set_len(0).map_err(failed)?;

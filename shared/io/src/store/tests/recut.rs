@@ -146,3 +146,113 @@ fn crashes_lose_nothing_that_was_reported_in_either_cut() {
         assert!(disk.recover_one().complete);
     }
 }
+
+/// Shorts of 10 bytes 0..4, cut anew as two of 20 (chunks 4, 5), a short one (6), cut anew again.
+fn small() -> Log {
+    let job = job_object(1, LONG);
+    let mut manifest = Manifest::new(job.id, LONG);
+    let mut log = Log { pages: Vec::new(), chunks: BTreeMap::new(), bytes: (0..60).collect() };
+    let open = Entry::Open { object: 0, name: "on/air".to_owned(), attributes: LIVE };
+    log.push(&mut manifest, vec![open]);
+    for at in 0..4 {
+        let entry = log.chunk(at * 10, 10);
+        log.push(&mut manifest, vec![entry]);
+    }
+    let entries = vec![manifest.recut_entry(), log.chunk(0, 20), log.chunk(20, 20)];
+    log.push(&mut manifest, entries);
+    let entry = log.chunk(40, 10);
+    log.push(&mut manifest, vec![entry]);
+    let entries = vec![manifest.recut_entry(), log.chunk(40, 10)];
+    log.push(&mut manifest, entries);
+    log
+}
+
+fn setup() -> (Disk, Arc<StoreRoot>, Arc<JobStore>, Log) {
+    let disk = Disk::new(Layout::Files);
+    let object = job_object(1, LONG);
+    let root = disk.root();
+    let store = root.create(&unsigned(&object), &object).unwrap();
+    (disk, root, store, small())
+}
+
+#[test]
+fn engine_and_store_agree_on_what_a_page_in_place_leaves_missing() {
+    use shared::relay::Relay;
+    let (_disk, _root, store, log) = setup();
+    let mut manifest = Manifest::new(job_object(1, LONG).id, LONG);
+    let mut relay = Relay::new(1, 64);
+    for at in [0usize, 1, 2, 5] {
+        let (bytes, page) = &log.pages[at];
+        let summary = manifest.accept(page, bytes).unwrap();
+        store.append_page(bytes, page).unwrap();
+        let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
+        relay.page(&summary, &lens, false, &mut Vec::new());
+        if at == 2 {
+            for chunk in 0..2u64 {
+                store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+                relay.hold(shared::time::Time::ZERO, chunk, 10, &mut Vec::new());
+            }
+        }
+    }
+    for chunk in 0..6 {
+        assert_eq!(relay.held().contains(chunk), store.holds(chunk), "chunk {chunk}");
+    }
+}
+
+#[test]
+fn a_short_chunk_that_comes_behind_the_long_one_takes_nothing_away() {
+    let (_disk, root, store, log) = setup();
+    for at in 0..6 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    // Chunk 5 is bytes 20..40, chunk 2 is 20..30.
+    for chunk in [5, 2] {
+        store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+    }
+    for at in 6..8 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    for chunk in [4, 6] {
+        store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+    }
+    drop(flush(&root, &[Arc::clone(&store)]));
+    let shown = std::fs::read(store.folder().join("files/on/air")).unwrap();
+    assert_eq!(shown.len(), 50);
+}
+
+#[test]
+fn what_lies_ahead_is_not_durable_when_its_short_chunks_become_void() {
+    let (disk, root, store, log) = setup();
+    for at in 0..6 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    for chunk in [1, 2, 3] {
+        store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+    }
+    for at in 6..8 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    let durable: Vec<_> =
+        flush(&root, &[Arc::clone(&store)]).into_iter().flat_map(|f| f.durable).collect();
+    drop((root, store));
+    let held = disk.recover_one().held;
+    for (first, len) in durable {
+        for chunk in first..first + len {
+            assert!(held.contains(chunk), "chunk {chunk} was reported durable and is gone");
+        }
+    }
+}
+
+#[test]
+fn void_chunks_and_pages_are_unknown_to_the_store() {
+    let (_disk, _root, store, log) = setup();
+    for at in 0..7 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    for chunk in [0, 1, 2, 3, 6] {
+        store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+    }
+    store.append_page(&log.pages[7].0, &log.pages[7].1).unwrap();
+    assert!(matches!(store.read_chunk(0), Err(StoreError::NoChunk(0))));
+    assert!(matches!(store.read_page(1), Err(StoreError::NoPage(1))));
+}
