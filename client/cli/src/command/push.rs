@@ -31,9 +31,11 @@ pub(crate) fn run(args: PushArgs) -> Result<Exit, Failure> {
         let text = "--live pushes standard input: distributary push --live -";
         return Err(Failure::usage(text.to_owned()));
     }
+    args.contact.base()?;
+    args.contact.identity()?;
+    let source = Source::of(&args)?;
     let mut options = session::options(&args.contact)?;
     options.memory = args.memory;
-    let source = Source::of(&args)?;
     session::block_on(async {
         let mut stopper = Stopper::new(args.timeout)?;
         if args.until_stdin_closes && !args.live {
