@@ -103,6 +103,9 @@ pub enum ChainError {
         /// The page that it names.
         found: u32,
     },
+    /// A page cuts anew where no object grows live.
+    #[error("page {0} cuts a log anew in which no live object is open")]
+    NothingLive(u32),
     /// A page that cuts anew has an entry that is neither a chunk nor a sync point, or does not
     /// have all the bytes.
     #[error("page {0} does not cut anew what it stands for")]
@@ -337,6 +340,9 @@ impl Manifest {
         let index = page.index;
         if self.end.is_some() {
             return Err(ChainError::BehindEnd(index));
+        }
+        if !self.open.values().any(|object| object.attributes.kind == ObjectKind::Live) {
+            return Err(ChainError::NothingLive(index));
         }
         if claimed != self.tail || index <= self.tail.page {
             let (expected, found) = (self.tail.page, claimed.page);
@@ -734,6 +740,15 @@ mod tests {
         let from = Entry::Recut { first_page: 2, first_chunk, previous };
         let page = manifest.next_page(vec![from, chunk(&[(0, 10, 30)])]);
         assert!(manifest.accept(&page, &page.draft()).is_err(), "the whole tail");
+    }
+
+    #[test]
+    fn only_a_live_log_is_cut_anew() {
+        let mut manifest = Manifest::new(JOB, 100);
+        accept(&mut manifest, vec![open(0, "a", FILE)]).unwrap();
+        accept(&mut manifest, vec![chunk(&[(0, 0, 40)])]).unwrap();
+        let page = anew(&manifest, &[(0, 40)]);
+        assert_eq!(manifest.accept(&page, &page.draft()), Err(ChainError::NothingLive(2)));
     }
 
     #[test]

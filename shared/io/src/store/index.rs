@@ -82,6 +82,8 @@ pub(super) struct PageIndex {
     ended: bool,
     directory_pages: ChunkSet,
     closing_pages: ChunkSet,
+    /// Whether an object was opened that grows live: only such a log is cut anew.
+    live: bool,
     /// Lengths of the chunks from `tail_chunk` on: what the next page may cut anew.
     tail: Vec<u32>,
     tail_chunk: u64,
@@ -195,6 +197,7 @@ impl PageIndex {
             match entry {
                 Entry::Open { attributes, .. } => {
                     self.objects += 1;
+                    self.live |= attributes.kind == ObjectKind::Live;
                     if attributes.kind == ObjectKind::Directory {
                         self.directory_pages.insert(u64::from(page.index));
                     }
@@ -208,7 +211,7 @@ impl PageIndex {
             }
             may_be_cut_anew = false;
         }
-        if may_be_cut_anew {
+        if may_be_cut_anew && self.live {
             self.tail.extend(page.chunks().map(|(_, len, ..)| len));
         } else {
             self.tail.clear();
