@@ -28,8 +28,9 @@ const ORDERS_MAX: usize = 8;
 
 /// Writes a live object.
 ///
-/// A write waits while as much as the push may keep is not durable at the base yet: 24 MiB, which
-/// is what a lost connection may take to come back. Dropping the writer without
+/// A write waits while as much as the push may keep is not durable at the base yet: with the
+/// usual memory 24 MiB over all pushes of the process, which is what a lost connection may take
+/// to come back. Dropping the writer without
 /// [`Self::finish`] does not end the object: only its publisher says where it ends.
 #[derive(Debug)]
 pub struct LiveWriter {

@@ -43,10 +43,11 @@ impl Budget {
         self.bytes / 8
     }
 
-    /// Bytes that may be on their way to one of `jobs` that receive: an equal share, and one of
-    /// the largest chunks at least.
-    pub fn inbound_of(&self, jobs: usize) -> u64 {
-        share(self.inbound(), jobs).max(u64::from(limit::CHUNK_LEN_MAX))
+    /// Bytes that may be on their way to one of `jobs` that receive: an equal share. Where it is
+    /// less than a chunk, a job has one chunk of each stripe on its way all the same, since
+    /// nothing smaller moves.
+    pub const fn inbound_of(&self, jobs: usize) -> u64 {
+        share(self.inbound(), jobs)
     }
 
     /// Bytes of the newest chunks of one of `jobs` in memory, for its receivers: a share of a
@@ -67,7 +68,7 @@ impl Budget {
     }
 
     /// Bytes that one of `pushes` keeps until they are durable at the base: a share of three
-    /// thirty-seconds.
+    /// thirty-seconds, and the content of two pages at least.
     pub fn publishing_of(&self, pushes: usize) -> u64 {
         share(self.bytes / 32 * 3, pushes).max(2 * limit::PAGE_CONTENT_AIM)
     }
@@ -86,7 +87,7 @@ mod tests {
     fn shares_add_up_to_less_than_half_however_many_use_them() {
         for bytes in [MEMORY_MIN, MEMORY_DEFAULT, 1 << 34] {
             let budget = Budget::new(bytes).unwrap();
-            for users in [1usize, 2, 7, 32] {
+            for users in [1usize, 2, 7, 32, 129, limit::JOBS_OPEN_MAX] {
                 let all = users as u64;
                 let inbound = budget.inbound_of(users) * all;
                 let recent = budget.recent_of(users) * all;
@@ -97,9 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn a_share_always_holds_a_chunk() {
+    fn a_publisher_always_has_room_for_two_pages() {
         let budget = Budget::new(MEMORY_MIN).unwrap();
-        assert_eq!(budget.inbound_of(limit::JOBS_OPEN_MAX), u64::from(limit::CHUNK_LEN_MAX));
         assert!(budget.publishing_of(1_000) >= 2 * limit::PAGE_CONTENT_AIM);
         assert_eq!(Budget::new(MEMORY_MIN - 1), Err(TooSmall(MEMORY_MIN - 1)));
     }

@@ -27,7 +27,7 @@ pub enum Kind {
 pub enum Quorum {
     /// Every node of the server list.
     All,
-    /// So many nodes, or all if there are fewer.
+    /// So many nodes. A job that selects fewer is refused.
     Count(u32),
     /// So many of a hundred, rounded up.
     Percent(u8),

@@ -178,7 +178,8 @@ impl Relay {
     }
 
     /// Whether a page can be sent, if it is known: its chunks are not void.
-    pub fn has_page(&self, index: u32) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_page(&self, index: u32) -> bool {
         self.spans.binary_search_by_key(&index, |span| span.index).is_ok()
     }
 
