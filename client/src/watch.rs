@@ -1,8 +1,9 @@
 //! The events of a job, over as many connections as it takes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shared::view::{Event, EventBody};
+use shared::view::{Event, EventBody, NodeJobState, NodeProgress};
 use shared::wire::request::{JobRef, Reply, Request};
 use shared_io::request::{self, Asked};
 
@@ -16,11 +17,37 @@ pub struct Watch {
     asked: Option<Asked>,
     created: bool,
     closed: bool,
+    known: Known,
+}
+
+/// What is known of the nodes' bytes: a base that was started anew has not heard of them yet.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<String, u64>);
+
+impl Known {
+    /// A node that the base has not heard yet has what it had.
+    fn fill_in(&mut self, nodes: &mut [NodeProgress]) {
+        for node in nodes {
+            let known = self.0.entry(node.name.clone()).or_default();
+            let unheard = matches!(node.state, NodeJobState::Waiting | NodeJobState::Unreachable);
+            if unheard && node.bytes < *known {
+                node.bytes = *known;
+            }
+            *known = node.bytes;
+        }
+    }
 }
 
 impl Watch {
     pub(crate) async fn start(standing: Arc<Standing>, job: JobRef) -> Result<Self, AskError> {
-        let mut watch = Self { standing, job, asked: None, created: false, closed: false };
+        let mut watch = Self {
+            standing,
+            job,
+            asked: None,
+            created: false,
+            closed: false,
+            known: Known::default(),
+        };
         watch.ask().await?;
         Ok(watch)
     }
@@ -69,17 +96,43 @@ impl Watch {
     }
 
     /// Drops what a watch that was begun again repeats.
-    fn take(&mut self, event: Event) -> Option<Event> {
-        match &event.body {
+    fn take(&mut self, mut event: Event) -> Option<Event> {
+        match &mut event.body {
             EventBody::Created if std::mem::replace(&mut self.created, true) => None,
             EventBody::Closed(_) => {
                 self.closed = true;
                 Some(event)
             }
-            EventBody::Created
-            | EventBody::Progress { .. }
-            | EventBody::Node { .. }
-            | EventBody::Quorum => Some(event),
+            EventBody::Progress { nodes, .. } => {
+                self.known.fill_in(nodes);
+                Some(event)
+            }
+            EventBody::Created | EventBody::Node { .. } | EventBody::Quorum => Some(event),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_not_heard_yet_has_what_it_had() {
+        let mut known = Known::default();
+        let steps = [
+            (NodeJobState::Receiving, 5, 5),
+            (NodeJobState::Waiting, 0, 5),
+            (NodeJobState::Unreachable, 0, 5),
+            (NodeJobState::Receiving, 7, 7),
+            // It was heard, and has lost it.
+            (NodeJobState::Lost, 0, 0),
+            (NodeJobState::Waiting, 0, 0),
+        ];
+        for (state, told, shown) in steps {
+            let name = "n".to_owned();
+            let mut nodes = [NodeProgress { name, state, bytes: told, rate_bps: 0 }];
+            known.fill_in(&mut nodes);
+            assert_eq!(nodes[0].bytes, shown, "{state:?}");
         }
     }
 }
