@@ -274,16 +274,21 @@ impl Hub {
                 () = stop.cancelled() => return,
                 () = self.news.notified() => {}
             }
-            let changed = std::mem::take(&mut *self.lock(&self.changed));
-            for id in changed {
-                let Some(job) = self.relays.get(id) else { continue };
-                let (bytes, complete) =
-                    job.with_relay(|relay| (relay.durable_bytes(), relay.is_complete()));
-                let end = self.ends().get(&id).copied().filter(|_| complete);
-                self.input(Input::Content { job: id, bytes, end }).await;
-                if let Phase::Failed(reason) = job.report().phase {
-                    self.fail(id, reason).await;
-                }
+            self.account_for_changes().await;
+        }
+    }
+
+    /// Tells the job table how much is durable here of the jobs that have changed.
+    pub(crate) async fn account_for_changes(&self) {
+        let changed = std::mem::take(&mut *self.lock(&self.changed));
+        for id in changed {
+            let Some(job) = self.relays.get(id) else { continue };
+            let (bytes, complete) =
+                job.with_relay(|relay| (relay.durable_bytes(), relay.is_complete()));
+            let end = self.ends().get(&id).copied().filter(|_| complete);
+            self.input(Input::Content { job: id, bytes, end }).await;
+            if let Phase::Failed(reason) = job.report().phase {
+                self.fail(id, reason).await;
             }
         }
     }

@@ -118,6 +118,8 @@ pub async fn run(
     let key = Arc::clone(config.identity.signing_key());
     let jobs = Jobs::start(opened, key, clocks, Arc::clone(&hub) as Arc<dyn jobs::Session>);
     let jobs = hub.attach(jobs)?;
+    // Nobody is to be told of less than what is here.
+    hub.account_for_changes().await;
 
     tasks.spawn(Arc::clone(&hub).account(stop.clone()));
     tasks.spawn(Arc::clone(&hub).watch_silence(stop.clone()));
