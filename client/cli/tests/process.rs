@@ -23,6 +23,12 @@ mod hostile;
 #[path = "process/http.rs"]
 mod http;
 #[cfg(test)]
+#[path = "process/journal.rs"]
+mod journal;
+#[cfg(test)]
+#[path = "process/kills.rs"]
+mod kills;
+#[cfg(test)]
 #[path = "process/live.rs"]
 mod live;
 #[cfg(test)]

@@ -175,10 +175,12 @@ impl Fleet {
 
     /// A command of `who` to the base.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, who: &str, arguments: &[A]) -> Command {
-        let mut command = distributary();
-        command.args(arguments).arg("--base").arg(self.base());
-        command.arg("--identity").arg(self.identity(who));
-        command
+        self.contact(who).command(arguments)
+    }
+
+    /// How `who` reaches the base.
+    pub(crate) fn contact(&self, who: &str) -> Contact {
+        Contact { base: self.base().to_owned(), identity: self.identity(who) }
     }
 
     /// `push --json` with `arguments`, under way.
@@ -273,10 +275,36 @@ impl Fleet {
         issue(&self.path("pki"), role, name, more, &self.identity(name)).await;
     }
 
+    /// Starts a role that has ended, and kills it at some moment of its start.
+    pub(crate) async fn start_and_kill(&mut self, name: &str, moment: Duration) {
+        let (mut child, _stdin) = self.launch(name);
+        tokio::time::sleep(moment).await;
+        child.kill().await.unwrap();
+    }
+
     async fn start_role(&mut self, name: &str) {
-        let before = self.roles.remove(name);
+        let (mut child, stdin) = self.launch(name);
+        let data = self.data(name);
+        let pid = u64::from(child.id().unwrap());
+        let ready = until(&format!("{name} serves"), async || {
+            assert_eq!(child.try_wait().unwrap(), None, "{name} has ended");
+            let text = std::fs::read_to_string(data.join("ready.json")).ok()?;
+            // A killed process has left the file of its own.
+            let ready: Value = serde_json::from_str(&text).unwrap();
+            (ready["pid"] == pid).then_some(ready)
+        })
+        .await;
+        assert_eq!(ready["v"], 1);
+        let of = |key: &str| ready[key].as_str().unwrap().to_owned();
+        let (listen, http) = (of("listen"), of("http"));
+        self.roles.insert(name.to_owned(), Role { child, _stdin: stdin, listen, http });
+    }
+
+    /// Starts the process of a role, with the ports that it had before.
+    fn launch(&self, name: &str) -> (Child, ChildStdin) {
+        let before = self.roles.get(name);
         let address = |chosen: fn(&Role) -> &String| {
-            before.as_ref().map_or("127.0.0.1:0".to_owned(), |role| chosen(role).clone())
+            before.map_or("127.0.0.1:0".to_owned(), |role| chosen(role).clone())
         };
         let data = self.data(name);
         let mut command = distributary();
@@ -291,20 +319,24 @@ impl Fleet {
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         command.arg("--until-stdin-closes").stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let pid = u64::from(child.id().unwrap());
-        let ready = until(&format!("{name} serves"), async || {
-            assert_eq!(child.try_wait().unwrap(), None, "{name} has ended");
-            let text = std::fs::read_to_string(data.join("ready.json")).ok()?;
-            // A killed process has left the file of its own.
-            let ready: Value = serde_json::from_str(&text).unwrap();
-            (ready["pid"] == pid).then_some(ready)
-        })
-        .await;
-        assert_eq!(ready["v"], 1);
-        let of = |key: &str| ready[key].as_str().unwrap().to_owned();
-        let (listen, http) = (of("listen"), of("http"));
         let stdin = child.stdin.take().unwrap();
-        self.roles.insert(name.to_owned(), Role { child, _stdin: stdin, listen, http });
+        (child, stdin)
+    }
+}
+
+/// A base, and an identity to reach it with.
+pub(crate) struct Contact {
+    base: String,
+    identity: PathBuf,
+}
+
+impl Contact {
+    /// A command to the base.
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = distributary();
+        command.args(arguments).arg("--base").arg(&self.base);
+        command.arg("--identity").arg(&self.identity);
+        command
     }
 }
 
