@@ -1,11 +1,13 @@
 //! Going on with a job: its publisher has gone, another process of the same client takes its
 //! place and is shown what is here.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::JobId;
 use shared::job::{JobObject, SignedJob};
+use shared::manifest::PageBytes;
 use shared::table::TableError;
 use shared::wire::code::Code;
 use shared::wire::codec;
@@ -14,7 +16,7 @@ use shared::wire::request::{RefusalKind, Reply};
 use shared_io::job::{Job, Keeping};
 use shared_io::link::{Link, chain};
 use shared_io::request::Replies;
-use shared_io::store::StoreError;
+use shared_io::store::{JobStore, StoreError};
 
 use crate::hub::Hub;
 
@@ -110,6 +112,17 @@ async fn answers(link: &Link) -> bool {
     }
 }
 
+/// The pages of `batch`, but for those whose chunks are void.
+fn read_kept(store: &JobStore, batch: Range<u32>) -> Result<Vec<PageBytes>, StoreError> {
+    let mut pages = Vec::new();
+    let mut next = store.next_page(batch.start);
+    while let Some(index) = next.filter(|index| batch.contains(index)) {
+        pages.push(store.read_page(index)?);
+        next = store.next_page(index.saturating_add(1));
+    }
+    Ok(pages)
+}
+
 /// Sends the pages that are here, from `from` on.
 async fn send_pages(
     job: &Job,
@@ -123,9 +136,7 @@ async fn send_pages(
         let batch = next..pages.min(next.saturating_add(PAGES_AT_A_TIME));
         next = batch.end;
         let store = Arc::clone(store);
-        let read = tokio::task::spawn_blocking(move || {
-            batch.map(|index| store.read_page(index)).collect::<Result<Vec<_>, _>>()
-        });
+        let read = tokio::task::spawn_blocking(move || read_kept(&store, batch));
         let read = match read.await {
             Ok(Ok(pages)) => pages,
             Ok(Err(error)) => return Ok(Err(error)),

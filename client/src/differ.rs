@@ -1,6 +1,6 @@
 //! What differs between a source and the job that was begun with it before.
 
-use shared::manifest::{Attributes, Entry, Page, PageBytes, Slice};
+use shared::manifest::{Attributes, Entry, Page, Slice};
 use shared::seal::Hash;
 
 use crate::tree::Plan;
@@ -16,19 +16,18 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn of(object: Option<&str>, what: &'static str) -> Self {
+    pub(crate) fn of(object: Option<&str>, what: &'static str) -> Self {
         Self { object: object.map(str::to_owned), what }
     }
 }
 
-const BYTES: &str = "has other bytes";
-const SIZE: &str = "has another size";
+pub(crate) const BYTES: &str = "has other bytes";
+pub(crate) const SIZE: &str = "has another size";
 
 /// The first difference between `ours`, cut from `plan`, and the page `theirs` under the same
 /// index. The pages before are equal.
-pub(crate) fn first(plan: &Plan, ours: &Page, theirs: &PageBytes) -> Difference {
+pub(crate) fn first(plan: &Plan, ours: &Page, theirs: &Page) -> Difference {
     let unknown = Difference::of(None, "the source is another one");
-    let Ok(theirs) = theirs.decode() else { return unknown };
     let both = ours.entries.iter().zip(&theirs.entries).enumerate();
     let found = both.filter(|(_, (ours, theirs))| ours != theirs).map(|(at, (our, their))| {
         let behind = theirs.entries.get(at..).unwrap_or_default();

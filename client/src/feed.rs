@@ -20,7 +20,7 @@ pub(crate) enum FeedError {
     Cut(#[from] CutError),
     /// The source is not what the job was begun with.
     #[error("{0}")]
-    Differs(Difference),
+    Differs(#[from] Difference),
     /// The base does not say what it has of the job.
     #[error(transparent)]
     Begun(AskError),
@@ -36,6 +36,13 @@ pub(crate) enum FeedError {
     /// The base does not take this client any more.
     #[error("{0}")]
     Lost(String),
+}
+
+impl From<AskError> for FeedError {
+    /// Of asking for what was begun: a job that is not open any more was closed in between.
+    fn from(error: AskError) -> Self {
+        if error.is_not_open() { Self::Stopped } else { Self::Begun(error) }
+    }
 }
 
 /// Feeds `job` from `cutter` until everything is durable at the base. What was `begun` before
@@ -59,14 +66,12 @@ pub(crate) async fn run(
         if let Some(pages) = &mut begun {
             match pages.next().await {
                 Ok(None) => begun = None,
-                Ok(Some(theirs)) if theirs.hash() == page.hash() => {}
+                Ok(Some(theirs)) if theirs == page_decoded => {}
                 Ok(Some(theirs)) => {
                     let difference = differ::first(cutter.plan(), &page_decoded, &theirs);
                     return Err(FeedError::Differs(difference));
                 }
-                // It was closed in between.
-                Err(error) if error.is_not_open() => return Err(FeedError::Stopped),
-                Err(error) => return Err(FeedError::Begun(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         job.publish((&page, &Arc::new(page_decoded)), &summary, chunks)?;

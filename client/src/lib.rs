@@ -46,6 +46,7 @@ mod events;
 mod feed;
 mod live;
 mod push;
+mod replay;
 mod resume;
 mod session;
 pub mod tree;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use shared::id::PeerId;
 use shared::limit;
 use shared_io::content::Window;
@@ -19,6 +19,8 @@ use tokio_util::sync::PollSender;
 
 use crate::cut::{CutPage, LiveCutter};
 use crate::feed::{self, FeedError};
+use crate::replay::{Replay, other_size};
+use crate::resume::Begun;
 use crate::session::Standing;
 
 /// What was written waits at most so long until it is cut and sent.
@@ -123,6 +125,10 @@ pub(crate) struct LiveFeed {
     window: Arc<Window>,
     cutter: LiveCutter,
     orders: mpsc::Receiver<Order>,
+    /// What the base has of the object, if it was begun before.
+    begun: Option<Begun>,
+    /// What was written and not taken up while the object is compared with what was begun.
+    given: BytesMut,
     /// When what waits in the cutter is to be cut.
     cut_at: Option<Instant>,
 }
@@ -134,16 +140,69 @@ impl LiveFeed {
         job: Arc<Job>,
         window: Arc<Window>,
         cutter: LiveCutter,
+        begun: Option<Begun>,
     ) -> (Self, LiveWriter) {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
-        let feed = Self { standing, job, window, cutter, orders, cut_at: None };
+        let given = BytesMut::new();
+        let feed = Self { standing, job, window, cutter, orders, begun, given, cut_at: None };
         (feed, LiveWriter { orders: PollSender::new(sender) })
     }
 
     /// Feeds the job until the object has ended and everything is durable at the base.
     pub(crate) async fn run(mut self) -> Result<(), FeedError> {
-        // The object can be seen before its first byte.
-        self.cut()?;
+        if let Some(begun) = self.begun.take() {
+            self.go_on(begun).await?;
+        }
+        if !self.cutter.has_ended() {
+            self.follow_writer().await?;
+            let last = self.cutter.finish()?;
+            self.publish(last)?;
+        }
+        feed::stored(&self.standing, &self.job, &self.window).await
+    }
+
+    /// Compares what the base has with what is written, which begins with the first byte again.
+    async fn go_on(&mut self, mut begun: Begun) -> Result<(), FeedError> {
+        while let Some(page) = begun.next().await? {
+            feed::room(&self.standing, &self.job, &self.window).await?;
+            let mut replay = Replay::new(page, &self.cutter, self.cutter.name())?;
+            while !replay.take(&mut self.given, self.cutter.name())? {
+                if !self.more_is_given().await? {
+                    return Err(other_size(self.cutter.name()).into());
+                }
+            }
+            let (page, chunks) = replay.into_parts();
+            let page = self.cutter.take_up(page, chunks)?;
+            self.publish(page)?;
+        }
+        if self.cutter.has_ended() && (!self.given.is_empty() || self.more_is_given().await?) {
+            return Err(other_size(self.cutter.name()).into());
+        }
+        let given = std::mem::take(&mut self.given);
+        self.write(&given)
+    }
+
+    /// Waits until more is written; false if the writer has finished.
+    async fn more_is_given(&mut self) -> Result<bool, FeedError> {
+        loop {
+            match self.next_order().await? {
+                Some(Order::Write(bytes)) => {
+                    self.given.extend_from_slice(&bytes);
+                    return Ok(true);
+                }
+                // Where it was cut, and what was marked, was said when it was written first.
+                Some(Order::Cut { .. }) | None => {}
+                Some(Order::Finish) => return Ok(false),
+            }
+        }
+    }
+
+    /// Cuts and publishes what is written until the writer has finished.
+    async fn follow_writer(&mut self) -> Result<(), FeedError> {
+        if !self.cutter.has_begun() {
+            // The object can be seen before its first byte.
+            self.cut()?;
+        }
         loop {
             feed::room(&self.standing, &self.job, &self.window).await?;
             match self.next_order().await? {
@@ -157,12 +216,9 @@ impl LiveFeed {
                         self.cut()?;
                     }
                 }
-                Some(Order::Finish) => break,
+                Some(Order::Finish) => return Ok(()),
             }
         }
-        let last = self.cutter.finish()?;
-        self.publish(last)?;
-        feed::stored(&self.standing, &self.job, &self.window).await
     }
 
     /// The next order, or none if it is time to cut.

@@ -94,12 +94,16 @@ impl Push {
         dimensions: Dimensions,
     ) -> Result<(LiveWriter, Self), PushError> {
         check_object_name(name)?;
-        let object = create(&standing, random()?, dimensions).await?;
+        let begun = Begun::find(&standing, &dimensions).await?;
+        let object = match &begun {
+            Some(begun) => begun.object().clone(),
+            None => create(&standing, random()?, dimensions).await?,
+        };
         let (mut push, window) = Self::begin(standing, object).await?;
         let object = push.job.object();
         let cutter = LiveCutter::new(object.id, object.chunk_max, name)?;
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
-        let (feed, writer) = LiveFeed::new(standing, job, window, cutter);
+        let (feed, writer) = LiveFeed::new(standing, job, window, cutter, begun);
         push.feed(feed.run());
         Ok((writer, push))
     }

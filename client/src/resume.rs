@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::job::{Dimensions, JobObject, SignedJob};
-use shared::manifest::PageBytes;
+use shared::manifest::{Page, PageBytes};
 use shared::wire::request::{Reply, Request};
 use shared_io::request::{self, Asked, RequestError};
 
@@ -21,7 +21,8 @@ pub(crate) struct Begun {
     dimensions: Dimensions,
     object: JobObject,
     asked: Option<Asked>,
-    pages: u32,
+    /// The first page that was not seen yet.
+    next: u32,
 }
 
 impl Begun {
@@ -46,7 +47,7 @@ impl Begun {
         };
         let object = opened(standing, &signed).await?;
         let (standing, dimensions) = (Arc::clone(standing), dimensions.clone());
-        Ok(Some(Self { standing, dimensions, object, asked: Some(asked), pages: 0 }))
+        Ok(Some(Self { standing, dimensions, object, asked: Some(asked), next: 0 }))
     }
 
     /// The job.
@@ -54,16 +55,16 @@ impl Begun {
         &self.object
     }
 
-    /// The next page that the base has; `None` behind the last one. A connection that breaks
-    /// is made again.
+    /// The next page that the base has, as it was drafted; `None` behind the last one. Pages
+    /// whose chunks are void are left out. A connection that breaks is made again.
     ///
     /// # Errors
     /// [`AskError`] if the base does not say.
-    pub(crate) async fn next(&mut self) -> Result<Option<PageBytes>, AskError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Page>, AskError> {
         loop {
             let asked = match &mut self.asked {
                 Some(asked) => asked,
-                None => match ask(&self.standing, &self.dimensions, self.pages).await {
+                None => match ask(&self.standing, &self.dimensions, self.next).await {
                     Ok((_, signed)) if signed.open(&self.object.page_key).is_err() => {
                         return Err(AskError::Answer);
                     }
@@ -78,7 +79,8 @@ impl Begun {
                 Ok(Some(Reply::Page(record))) => {
                     let page = PageBytes::from_record(record.into(), true);
                     let page = page.map_err(|error| AskError::Broken(error.into()))?;
-                    self.pages += 1;
+                    let page = page.decode().map_err(|_error| AskError::Answer)?;
+                    self.next = page.index.saturating_add(1);
                     return Ok(Some(page));
                 }
                 Ok(Some(Reply::Refused(refusal))) => return Err(AskError::Refused(refusal)),

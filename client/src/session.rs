@@ -212,8 +212,15 @@ impl Client {
 
     /// Makes a job of one live object called `name`; its bytes are those that are written.
     ///
+    /// If the dimensions name a job of this client that is open and whose publisher has gone,
+    /// this goes on with it: the object is written again from its first byte on. What the base
+    /// has is compared with what is written and not sent again; marks and cuts in it are those
+    /// that were made first.
+    ///
     /// # Errors
-    /// [`PushError`] if an object may not have that name or the base does not make the job.
+    /// [`PushError`] if an object may not have that name, the base does not make the job, or it
+    /// is open with other dimensions or being pushed. [`PushError::Differs`] comes from
+    /// [`Push::next`] and [`Push::stored`]: the job stays as it is.
     ///
     /// # Cancellation
     /// As [`Self::push`].

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use shared::id::JobId;
 use shared::limit;
 use shared::manifest::{
-    Attributes, Entry, Manifest, ObjectKind, ObjectNameError, Slice, check_object_name,
+    Attributes, Entry, Manifest, ObjectKind, ObjectNameError, Page, Slice, check_object_name,
 };
 use shared::seal::Hash;
 
@@ -17,7 +17,7 @@ use super::{CutError, CutPage};
 const OBJECT: u32 = 0;
 
 /// Cuts a live object into chunks, each with a page of its own so that it can go at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LiveCutter {
     name: String,
     manifest: Manifest,
@@ -35,7 +35,7 @@ pub struct LiveCutter {
 }
 
 /// The end of the log as long chunks: chunks one behind the other, as many as fit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct LongDraft {
     len_max: u64,
     done: Vec<Entry>,
@@ -124,6 +124,11 @@ impl LiveCutter {
         self.buffer.is_empty()
     }
 
+    /// The name of the object.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Bytes written so far.
     pub fn len(&self) -> u64 {
         self.len + self.buffer.len() as u64
@@ -179,6 +184,60 @@ impl LiveCutter {
         Ok(page)
     }
 
+    /// Takes up `page`, which was cut before, with the payload of its chunks: none if it cuts
+    /// anew what was taken up already.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub fn take_up(&mut self, page: Page, chunks: Vec<Bytes>) -> Result<CutPage, CutError> {
+        let is_recut = page.recut().is_some();
+        for entry in &page.entries {
+            if let Entry::Sync { offset, .. } = entry {
+                self.remember_sync(*offset);
+            }
+        }
+        for payload in &chunks {
+            self.hasher.update(payload);
+            if !is_recut {
+                self.long.add(self.len, payload);
+            }
+            self.len += payload.len() as u64;
+        }
+        if is_recut {
+            self.long.take();
+        }
+        let cut = self.accept(page, chunks)?;
+        if is_recut {
+            self.long.pages = 0;
+        }
+        Ok(cut)
+    }
+
+    /// Whether the object was opened.
+    pub const fn has_begun(&self) -> bool {
+        self.manifest.objects() > 0
+    }
+
+    /// Whether the object and the job have ended.
+    pub const fn has_ended(&self) -> bool {
+        self.manifest.end().is_some()
+    }
+
+    /// Bytes of the object that were cut.
+    pub const fn cut_len(&self) -> u64 {
+        self.len
+    }
+
+    fn remember_sync(&mut self, offset: u64) {
+        if self.syncs.back().is_some_and(|last| *last >= offset) {
+            return;
+        }
+        if self.syncs.len() >= limit::RECUT_SYNCS {
+            self.syncs.pop_front();
+        }
+        self.syncs.push_back(offset);
+    }
+
     fn entries(&mut self) -> (Vec<Entry>, Vec<Bytes>) {
         let mut entries = Vec::new();
         let mut chunks = Vec::new();
@@ -198,17 +257,17 @@ impl LiveCutter {
             chunks.push(bytes);
         }
         if std::mem::take(&mut self.sync) {
-            if self.syncs.len() >= limit::RECUT_SYNCS {
-                self.syncs.pop_front();
-            }
-            self.syncs.push_back(self.len);
+            self.remember_sync(self.len);
             entries.push(Entry::Sync { object: OBJECT, offset: self.len });
         }
         (entries, chunks)
     }
 
     fn page(&mut self, entries: Vec<Entry>, chunks: Vec<Bytes>) -> Result<CutPage, CutError> {
-        let page_decoded = self.manifest.next_page(entries);
+        self.accept(self.manifest.next_page(entries), chunks)
+    }
+
+    fn accept(&mut self, page_decoded: Page, chunks: Vec<Bytes>) -> Result<CutPage, CutError> {
         let page = page_decoded.draft();
         let summary = self.manifest.accept(&page_decoded, &page)?;
         self.long.pages += 1;

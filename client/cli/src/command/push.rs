@@ -197,6 +197,7 @@ async fn tell_closing(push: &mut Push, follower: &mut Follower) {
 fn left_behind(args: &PushArgs, job: &JobObject, stop: Stop) -> Failure {
     let contact = contact_flags(args);
     let (id, name, grace) = (job.id, &job.name, whole_seconds(args.grace));
+    let from = if args.live { ", and the pipe from its first byte again" } else { "" };
     let (exit, why) = match stop {
         Stop::Interrupted => (Exit::Interrupted, "interrupted"),
         Stop::TimedOut => (Exit::Timeout, "the time of --timeout is over"),
@@ -205,7 +206,7 @@ fn left_behind(args: &PushArgs, job: &JobObject, stop: Stop) -> Failure {
         "{why}; job {id} stays open\n\
          to see whether the base has everything: distributary job show {id}{contact}\n\
          to follow it: distributary job watch {id}{contact}\n\
-         to go on if it has not, within {grace} s: the same push with --name {name}\n\
+         to go on if it has not, within {grace} s: the same push with --name {name}{from}\n\
          to give it up: distributary job cancel {id}{contact}"
     );
     Failure::new(exit, text)

@@ -111,3 +111,65 @@ async fn a_node_that_starts_again_goes_on_at_what_is_durable() {
     let received = fleet.metric("n1", series).await;
     assert_eq!(received, (HALF - HALF / 2) as u64, "what was durable did not come again");
 }
+
+/// A live push named "news" that is killed when `first` is durable at the base.
+async fn killed_when_durable(fleet: &Fleet, first: &[u8]) -> String {
+    let (mut push, mut pipe) = push_live(fleet, &["--name", "news"]);
+    let job = created(&mut push).await;
+    pipe.write_all(first).await.unwrap();
+    until("it is durable at the base", async || {
+        (fleet.show(&job).await["bytes"] == first.len()).then_some(())
+    })
+    .await;
+    push.kill().await;
+    job
+}
+
+#[tokio::test]
+async fn a_killed_live_push_goes_on_where_the_base_has_it() {
+    let fleet = Fleet::start(1).await;
+    let content = bytes(10, HALF);
+    let job = killed_when_durable(&fleet, &content[..HALF / 2]).await;
+    let (mut push, mut pipe) = push_live(&fleet, &["--name", "news"]);
+    assert_eq!(created(&mut push).await, job, "it is the same job");
+    pipe.write_all(&content).await.unwrap();
+    drop(pipe);
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    assert_eq!(text(&closed, "digest"), blake3::hash(&content).to_string());
+    assert_eq!(shown(&fleet, "n1", &job, "stream").as_deref(), Some(&content[..]));
+    for (role, from) in [("b", "client"), ("n1", "base")] {
+        let series = format!("distributary_content_bytes_received_total{{peer_role=\"{from}\"}} ");
+        let received = fleet.metric(role, &series).await;
+        assert_eq!(received, HALF as u64, "{role} got what it had once more");
+    }
+}
+
+#[tokio::test]
+async fn a_live_push_of_something_else_is_refused_and_the_job_stays() {
+    let fleet = Fleet::start(1).await;
+    let content = bytes(11, 200_000);
+    let job = killed_when_durable(&fleet, &content).await;
+    let other = bytes(12, 200_000);
+    let short = &content[..150_000];
+    let cases: [(&[&str], &[u8], &str); 3] = [
+        (&[], &other, "has other bytes"),
+        (&[], short, "has another size"),
+        (&["--object", "else"], &content, "is another object"),
+    ];
+    for (more, wrong, what) in cases {
+        let (mut push, mut pipe) = push_live(&fleet, &[&["--name", "news"], more].concat());
+        // The push may end before it has taken everything.
+        let _ = pipe.write_all(wrong).await;
+        drop(pipe);
+        let (code, _, err) = push.finish().await;
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(what) && err.contains("news"), "{err}");
+        assert_eq!(text(&fleet.show(&job).await, "state"), "receiving");
+    }
+    let (mut push, mut pipe) = push_live(&fleet, &["--name", "news"]);
+    pipe.write_all(&content).await.unwrap();
+    drop(pipe);
+    assert_eq!(push.finish().await.0, Some(0));
+    assert_eq!(shown(&fleet, "n1", &job, "stream"), Some(content));
+}
