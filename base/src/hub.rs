@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::BaseError;
 use crate::asked::Asked;
 use crate::jobs::{self, Admission, Applicant, Asker, Jobs, Session};
+use crate::probe;
 
 /// How often silent nodes are looked for.
 const SILENCE_LOOK: Duration = Duration::from_millis(500);
@@ -217,13 +218,15 @@ impl Hub {
         hello: &Hello,
     ) -> Result<Admission, String> {
         let name = &identity.name;
-        let present = self.links.get(&PeerId::Node(name.clone())).is_some();
         let other = self.stores().get(name).is_some_and(|visit| visit.store != hello.store);
-        if present && other {
-            return Err(format!(
-                "a node named {name} is connected with another data folder; \
-                 names must differ: issue another certificate, or stop the other node"
-            ));
+        if other && let Some(before) = self.links.get(&PeerId::Node(name.clone())) {
+            if probe::answers(&before).await {
+                return Err(format!(
+                    "a node named {name} is connected with another data folder; \
+                     names must differ: issue another certificate, or stop the other node"
+                ));
+            }
+            before.close(Code::Done, "it did not answer, and came back with another data folder");
         }
         let jobs = self.jobs().ok_or_else(|| "the base is starting".to_owned())?;
         let applicant = Applicant {
@@ -417,6 +420,11 @@ impl Hub {
         self.links.get(&peer)
     }
 
+    fn is_listed(&self, node: &Name, id: JobId) -> bool {
+        let head = self.jobs().and_then(|jobs| jobs.head(id));
+        head.is_some_and(|head| head.servers.names().contains(node))
+    }
+
     fn incarnation(&self, node: &Name) -> u64 {
         self.stores().get(node).map_or(0, |visit| visit.admission.incarnation)
     }
@@ -498,10 +506,16 @@ impl Conduct for Hub {
         })
     }
 
-    /// Only the owner of a job feeds it to the base.
+    /// Only the owner of a job feeds it to the base, and its nodes what the base has lost of it.
     fn offered(&self, link: &Arc<Link>, id: JobId, offer: Offer) {
         let Some(job) = self.relays.get(id) else { return };
         let peer = link.peer().clone();
+        if let PeerId::Node(node) = &peer {
+            if self.is_listed(node, id) {
+                job.step(|relay, fx| relay.offered_back(&peer, offer, fx));
+            }
+            return;
+        }
         let owner =
             matches!(peer, PeerId::Client(..)) && link.identity().name == job.object().tenant;
         if !owner {
@@ -517,11 +531,7 @@ impl Conduct for Hub {
     /// Only nodes of the server list get anything.
     fn wanted(&self, link: &Arc<Link>, id: JobId, want: Want) {
         let PeerId::Node(node) = link.peer() else { return };
-        let listed = self
-            .jobs()
-            .and_then(|jobs| jobs.head(id))
-            .is_some_and(|head| head.servers.names().contains(node));
-        if listed {
+        if self.is_listed(node, id) {
             self.relays.wanted(link, id, want);
         } else {
             link.fault(Code::Refused, "this node is not on the job's server list");
@@ -531,14 +541,18 @@ impl Conduct for Hub {
     fn report(&self, link: Arc<Link>, id: JobId, report: Report) -> Taken<'_> {
         Box::pin(async move {
             let PeerId::Node(node) = link.peer() else { return };
-            let receiving = matches!(report.phase, Phase::Receiving | Phase::Stalled(_));
+            let is_receiving = matches!(report.phase, Phase::Receiving | Phase::Stalled(_));
+            let is_complete = report.phase == Phase::Complete;
             let incarnation = self.incarnation(node);
             let node_name = node.clone();
             self.input(Input::Report { node: node_name, incarnation, job: id, report }).await;
-            // It has accepted the job and lacks something: it may have it from here.
-            if receiving && let Some(job) = self.relays.get(id) {
-                job.step(|relay, fx| relay.invite(link.peer(), fx));
-            }
+            let Some(job) = self.relays.get(id) else { return };
+            job.step(|relay, fx| {
+                // One of the two lacks something that the other may have.
+                if is_receiving || (is_complete && !relay.is_complete()) {
+                    relay.invite(link.peer(), fx);
+                }
+            });
         })
     }
 

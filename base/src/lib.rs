@@ -6,6 +6,7 @@ mod http;
 mod hub;
 pub mod jobs;
 pub mod ledger;
+mod probe;
 mod resume;
 
 use std::net::SocketAddr;

@@ -10,8 +10,6 @@ use shared::job::{JobObject, SignedJob};
 use shared::manifest::PageBytes;
 use shared::table::TableError;
 use shared::wire::code::Code;
-use shared::wire::codec;
-use shared::wire::message::{Acks, FrameType};
 use shared::wire::request::{RefusalKind, Reply};
 use shared_io::job::{Job, Keeping};
 use shared_io::link::{Link, chain};
@@ -19,16 +17,12 @@ use shared_io::request::Replies;
 use shared_io::store::{JobStore, StoreError};
 
 use crate::hub::Hub;
+use crate::probe;
 
-/// A publisher that acknowledges nothing for so long is gone. A killed process says nothing of
-/// its end; a live one acknowledges within a round trip.
-const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// What waits in the socket's buffer may be older than the question.
-const PROBE_AFTER: Duration = Duration::from_millis(100);
 /// How long what a publisher sent last may take to be stored.
 const QUIET_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked for.
-const PROBE_EVERY: Duration = Duration::from_millis(20);
+const QUIET_EVERY: Duration = Duration::from_millis(20);
 /// Pages that are read at a time: at most 1 MiB.
 const PAGES_AT_A_TIME: u32 = 16;
 
@@ -68,7 +62,7 @@ impl Hub {
         let object = signed.open(&self.public_key()).map_err(|error| chain(&error))?;
         let before = self.publisher(object.id).filter(|before| before.peer() != link.peer());
         if let Some(before) = before {
-            if answers(&before).await {
+            if probe::answers(&before).await {
                 let taken = TableError::NameTaken { name: object.name, own: Some(object.id) };
                 return Err(taken.to_string());
             }
@@ -89,26 +83,8 @@ impl Hub {
         let fed = || self.publisher(id).is_some_and(|other| other.peer() != link.peer());
         let working = || self.job(id).is_some_and(|job| job.is_working());
         while fed() || working() {
-            tokio::time::sleep(PROBE_EVERY).await;
+            tokio::time::sleep(QUIET_EVERY).await;
         }
-    }
-}
-
-/// Whether the peer of `link` acknowledges what it is sent now.
-async fn answers(link: &Link) -> bool {
-    let acknowledged = || link.connection().stats().frame_rx.acks;
-    let answer = async {
-        tokio::time::sleep(PROBE_AFTER).await;
-        let before = acknowledged();
-        link.send_frame(FrameType::Acks, &codec::encode(&Acks(Vec::new())));
-        while acknowledged() == before {
-            tokio::time::sleep(PROBE_EVERY).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = link.ended() => false,
-        answered = tokio::time::timeout(PROBE_PATIENCE, answer) => answered.is_ok(),
     }
 }
 

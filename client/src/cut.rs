@@ -104,6 +104,12 @@ impl Cutter {
         &self.plan
     }
 
+    /// Cuts the same plan for the same job from its beginning.
+    pub fn begin_again(self) -> Self {
+        let chunk_max = u32::try_from(self.chunk_max).unwrap_or(u32::MAX);
+        Self::new(self.plan, self.manifest.job(), chunk_max)
+    }
+
     /// Content bytes of the pages that were handed out.
     pub const fn content(&self) -> u64 {
         self.manifest.content()

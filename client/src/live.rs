@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::PollSender;
 
 use crate::cut::{CutPage, LiveCutter};
-use crate::feed::{self, FeedError};
+use crate::feed::{self, FeedError, Waited};
 use crate::replay::{Replay, other_size};
 use crate::resume::Begun;
 use crate::session::Standing;
@@ -158,13 +158,30 @@ impl LiveFeed {
             let last = self.cutter.finish()?;
             self.publish(last)?;
         }
-        feed::stored(&self.standing, &self.job, &self.window).await
+        while feed::stored(&self.standing, &self.job, &self.window).await? == Waited::Behind {
+            self.warn_of_loss();
+        }
+        Ok(())
+    }
+
+    /// Waits for room in the window, also while the base has lost what only its nodes can give
+    /// it back: what was written is gone here.
+    async fn room(&self) -> Result<(), FeedError> {
+        while feed::room(&self.standing, &self.job, &self.window).await? == Waited::Behind {
+            self.warn_of_loss();
+        }
+        Ok(())
+    }
+
+    fn warn_of_loss(&self) {
+        let job = self.job.id();
+        tracing::warn!(%job, "the base has lost what it had stored and waits for its nodes");
     }
 
     /// Compares what the base has with what is written, which begins with the first byte again.
     async fn go_on(&mut self, mut begun: Begun) -> Result<(), FeedError> {
         while let Some(page) = begun.next().await? {
-            feed::room(&self.standing, &self.job, &self.window).await?;
+            self.room().await?;
             let mut replay = Replay::new(page, &self.cutter, self.cutter.name())?;
             while !replay.take(&mut self.given, self.cutter.name())? {
                 if !self.more_is_given().await? {
@@ -204,7 +221,7 @@ impl LiveFeed {
             self.cut()?;
         }
         loop {
-            feed::room(&self.standing, &self.job, &self.window).await?;
+            self.room().await?;
             match self.next_order().await? {
                 None => self.cut()?,
                 Some(Order::Write(bytes)) => self.write(&bytes)?,
@@ -260,7 +277,7 @@ impl LiveFeed {
         self.cut_at = None;
         let page = self.cutter.cut()?;
         self.publish(page)?;
-        let durable = self.job.with_relay(|relay| relay.durable_at(&PeerId::Base));
+        let durable = self.job.with_relay(|relay| relay.durable_at(&PeerId::Base)).unwrap_or(0);
         if self.cutter.may_cut_anew().is_some_and(|needed| durable >= needed) {
             let page = self.cutter.cut_anew()?;
             self.publish(page)?;

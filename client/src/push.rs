@@ -6,6 +6,7 @@ use shared::id::{JobId, Name};
 use shared::job::{Dimensions, JobObject, SignedJob};
 use shared::manifest::{ObjectNameError, check_object_name};
 use shared::view::Event;
+use shared::wire::code::Code;
 use shared::wire::request::{JobRef, Reply, Request};
 use shared_io::content::Window;
 use shared_io::data_folder::{DataFolderError, random};
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::cut::{CutError, Cutter, LiveCutter};
 use crate::differ::Difference;
-use crate::feed::{self, FeedError};
+use crate::feed::{self, Fed, FeedError};
 use crate::live::{LiveFeed, LiveWriter};
 use crate::resume::Begun;
 use crate::session::{AskError, Standing};
@@ -77,13 +78,15 @@ impl Push {
         let begun = Begun::find(&standing, &dimensions).await?;
         let object = match &begun {
             Some(begun) => begun.object().clone(),
-            None => create(&standing, random()?, dimensions).await?,
+            None => create(&standing, random()?, dimensions.clone()).await?,
         };
         let (mut push, window) = Self::begin(standing, object).await?;
         let object = push.job.object();
         let cutter = Cutter::new(plan, object.id, object.chunk_max);
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
-        push.feed(feed::run(standing, job, window, cutter, begun));
+        let tell = push.fed_by();
+        let feed = FileFeed { standing, dimensions, job, window };
+        push.standing.tasks.spawn(feed.run(cutter, begun, tell));
         Ok(push)
     }
 
@@ -104,7 +107,8 @@ impl Push {
         let cutter = LiveCutter::new(object.id, object.chunk_max, name)?;
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
         let (feed, writer) = LiveFeed::new(standing, job, window, cutter, begun);
-        push.feed(feed.run());
+        let tell = push.fed_by();
+        push.standing.tasks.spawn(async move { tell_fed(tell, feed.run().await) });
         Ok((writer, push))
     }
 
@@ -113,22 +117,16 @@ impl Push {
         standing: Arc<Standing>,
         object: JobObject,
     ) -> Result<(Self, Arc<Window>), PushError> {
-        let window = Arc::new(Window::new());
-        let keeping = Keeping::Window(Arc::clone(&window));
-        let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
-        standing.relays.insert(Arc::clone(&job));
-        job.step(|relay, fx| relay.invite(&shared::id::PeerId::Base, fx));
+        let (job, window) = offer(&standing, object);
         let watch = Watch::start(Arc::clone(&standing), JobRef::Id(job.id())).await?;
         Ok((Self { job, watch, standing, fed: None }, window))
     }
 
-    fn feed(&mut self, feeding: impl Future<Output = Result<(), FeedError>> + Send + 'static) {
+    /// Takes up what the feeding comes to.
+    fn fed_by(&mut self) -> oneshot::Sender<Result<(), FeedError>> {
         let (tell, fed) = oneshot::channel();
-        self.standing.tasks.spawn(async move {
-            // Nobody waits for the result when the push was dropped.
-            tell.send(feeding.await).ok();
-        });
         self.fed = Some(fed);
+        tell
     }
 
     /// The job's id.
@@ -191,6 +189,92 @@ impl Push {
                 Err(PushError::Feed(chain(&error)))
             }
         }
+    }
+}
+
+/// Offers a job with an empty window to the base.
+fn offer(standing: &Arc<Standing>, object: JobObject) -> (Arc<Job>, Arc<Window>) {
+    let window = Arc::new(Window::new());
+    let keeping = Keeping::Window(Arc::clone(&window));
+    let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
+    standing.relays.insert(Arc::clone(&job));
+    job.step(|relay, fx| relay.invite(&shared::id::PeerId::Base, fx));
+    (job, window)
+}
+
+/// Feeds files until the job is closed or the push dropped: a base that has stored everything may
+/// lose it.
+struct FileFeed {
+    standing: Arc<Standing>,
+    dimensions: Dimensions,
+    job: Arc<Job>,
+    window: Arc<Window>,
+}
+
+impl FileFeed {
+    async fn run(
+        mut self,
+        mut cutter: Cutter,
+        mut begun: Option<Begun>,
+        tell: oneshot::Sender<Result<(), FeedError>>,
+    ) {
+        let mut tell = Some(tell);
+        loop {
+            let fed = feed::run(&self.standing, &self.job, &self.window, cutter, begun).await;
+            let fed = match fed {
+                Ok(Fed::Stored(cutter)) => {
+                    tell_fed(tell.take(), Ok(()));
+                    self.until_lost().await.map(|()| cutter)
+                }
+                Ok(Fed::Behind(cutter)) => Ok(cutter),
+                Err(error) => Err(error),
+            };
+            match fed {
+                Ok(before) => cutter = before.begin_again(),
+                Err(error) => return tell_fed(tell, Err(error)),
+            }
+            begun = match self.begin_again().await {
+                Ok(found) => Some(found),
+                Err(error) => return tell_fed(tell, Err(error)),
+            };
+        }
+    }
+
+    /// Waits until the base has lost what it had stored, and no node gives it back.
+    async fn until_lost(&self) -> Result<(), FeedError> {
+        feed::wait_until(&self.standing, &self.job, &self.window, |_| false).await.map(drop)
+    }
+
+    /// Goes on with the job as a push does that is begun again.
+    async fn begin_again(&mut self) -> Result<Begun, FeedError> {
+        let job = self.job.id();
+        tracing::warn!(%job, "the base has lost what it had stored: it is read again");
+        // What was agreed on the connection was of what the window had.
+        self.standing.relays.remove(job);
+        if let Ok(link) = self.standing.link().await {
+            link.close(Code::Done, "the job is pushed from its beginning again");
+            link.ended().await;
+        }
+        let named =
+            Dimensions { name: Some(self.job.object().name.clone()), ..self.dimensions.clone() };
+        let begun = Begun::find(&self.standing, &named).await.map_err(|error| match error {
+            PushError::Ask(error) => FeedError::from(error),
+            other => FeedError::Lost(other.to_string()),
+        })?;
+        (self.job, self.window) = offer(&self.standing, self.job.object().clone());
+        begun.ok_or(FeedError::Stopped)
+    }
+}
+
+/// Nobody waits for the result when the push was dropped, or was told before.
+fn tell_fed(
+    tell: impl Into<Option<oneshot::Sender<Result<(), FeedError>>>>,
+    result: Result<(), FeedError>,
+) {
+    match (tell.into(), result) {
+        (Some(tell), result) => drop(tell.send(result)),
+        (None, Err(error)) => tracing::debug!(%error, "feeding has ended"),
+        (None, Ok(())) => {}
     }
 }
 

@@ -70,6 +70,8 @@ struct WindowInner {
     pages: BTreeMap<u32, (PageBytes, Arc<PageView>)>,
     chunks: BTreeMap<u64, Bytes>,
     bytes: u64,
+    /// Chunks below are gone.
+    floor: u64,
 }
 
 impl Window {
@@ -83,12 +85,18 @@ impl Window {
         self.lock().bytes
     }
 
+    /// Chunks below are gone: they were durable at the base.
+    pub fn floor(&self) -> u64 {
+        self.lock().floor
+    }
+
     /// Drops the chunks below `chunk`, and the pages that describe no later one.
     pub fn forget_below(&self, chunk: u64) {
         let mut inner = self.lock();
         let kept = inner.chunks.split_off(&chunk);
         let gone: u64 = inner.chunks.values().map(|payload| payload.len() as u64).sum();
         inner.chunks = kept;
+        inner.floor = inner.floor.max(chunk);
         inner.bytes = inner.bytes.saturating_sub(gone);
         // A page is durable when a chunk of it or of a later page is.
         let durable = |page: &Page| page.first_chunk < chunk && page.chunk_count() > 0;

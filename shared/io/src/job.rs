@@ -710,6 +710,7 @@ impl Job {
             }
         };
         if matches!(self.origin, Origin::Drafts { .. })
+            && !bytes.is_signed()
             && let Err(reason) = self.check_cuts(desk, &summary)
         {
             self.fail(reason.clone());

@@ -9,7 +9,7 @@ use shared::wire::code::Code;
 use shared::wire::record::{RecordKind, RecordWriter};
 use tokio::sync::Notify;
 
-use crate::job::{Job, Keeping};
+use crate::job::Job;
 use crate::link::{Link, chain};
 use crate::store::StoreError;
 use crate::telemetry;
@@ -109,7 +109,6 @@ async fn lay_out(
         Next::Page(_) | Next::PageInPlace(_) => false,
         Next::Chunk(chunk) => job.in_memory(*chunk).is_some(),
     });
-    let on_disk = matches!(job.keeping(), Keeping::Disk(_));
     let read = move || {
         let bytes: usize = batch.iter().map(|(_, len)| *len as usize).sum();
         let mut framed = Vec::with_capacity(bytes + bytes / 64 + 256);
@@ -118,7 +117,8 @@ async fn lay_out(
         }
         for (next, _) in batch {
             match next {
-                // What has become void since it was chosen is left out: the store forgets it first.
+                // What is not here any more is left out. It has become void since it was chosen,
+                // or a publisher is asked for what was durable at the base, and is lost there.
                 Next::Page(index) | Next::PageInPlace(index) => match job.read_page(index) {
                     Ok(page) => {
                         let kind = match next {
@@ -128,12 +128,12 @@ async fn lay_out(
                         };
                         writer.put(kind, u64::from(index), &page.to_record(), &mut framed);
                     }
-                    Err(StoreError::NoPage(_)) if on_disk => {}
+                    Err(StoreError::NoPage(_)) => {}
                     Err(error) => return Err(error),
                 },
                 Next::Chunk(chunk) => match job.read_chunk(chunk) {
                     Ok(payload) => writer.put(RecordKind::Chunk, chunk, &payload, &mut framed),
-                    Err(StoreError::NoChunk(_)) if on_disk => {}
+                    Err(StoreError::NoChunk(_)) => {}
                     Err(error) => return Err(error),
                 },
             }

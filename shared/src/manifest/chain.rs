@@ -220,6 +220,11 @@ impl Manifest {
         }
     }
 
+    /// The job.
+    pub const fn job(&self) -> JobId {
+        self.job
+    }
+
     /// Pages accepted: the index of the next one.
     pub const fn pages(&self) -> u32 {
         self.pages

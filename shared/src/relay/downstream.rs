@@ -20,8 +20,6 @@ pub(super) struct Downstream {
     pages: u32,
     /// Long chunks whose bytes it was sent in short ones, unless it says that it lacks them.
     spared: BTreeSet<u64>,
-    /// Chunks below are not to be had here.
-    floor: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +38,6 @@ impl Downstream {
             self.late.insert(chunk);
         }
         chunk < cursor.stripe.credit
-    }
-
-    pub(super) fn skip_below(&mut self, chunk: u64) {
-        self.floor = self.floor.max(chunk);
-        self.late = self.late.split_off(&chunk);
     }
 
     /// The chunks of `run` are void, `long` has their bytes: whoever was sent all of `run` needs
@@ -71,7 +64,7 @@ impl Downstream {
 
     fn take_up(&mut self, want: Want, stripes: u64) {
         let first = |stripe: &StripeWant| {
-            let next = stripe.from.max(self.floor);
+            let next = stripe.from;
             let off = (u64::from(stripe.stripe) + stripes - next % stripes) % stripes;
             next + off
         };
@@ -119,9 +112,10 @@ impl Relay {
         fx.push(Effect::Ready { peer: peer.clone() });
     }
 
-    /// Chunks that are durable at `peer`, counted from the first without a gap.
-    pub fn durable_at(&self, peer: &PeerId) -> u64 {
-        self.downstreams.get(peer).map_or(0, |downstream| downstream.want.durable)
+    /// Chunks that are durable at `peer`, counted from the first without a gap; `None` while it
+    /// has told nothing on the present connection.
+    pub fn durable_at(&self, peer: &PeerId) -> Option<u64> {
+        self.downstreams.get(peer).map(|downstream| downstream.want.durable)
     }
 
     /// Whether `peer` says that it has everything, durable.

@@ -297,6 +297,7 @@ impl Relay {
         if let Some(recut) = recut.filter(|_| skipped) {
             self.void(&recut, fx);
         }
+        self.look_at_what_came_back(fx);
         self.tell_wants(in_force.is_some() || skipped, fx);
     }
 
@@ -394,6 +395,7 @@ impl Relay {
             self.stock.insert(chunk);
             self.offer_chunk(chunk, fx);
         }
+        self.look_at_what_came_back(fx);
         self.tell_wants(false, fx);
     }
 
@@ -439,13 +441,6 @@ impl Relay {
             fx.push(Effect::Report { urgent: true });
         }
         news
-    }
-
-    /// Chunks below `chunk` cannot be read here any more (a publisher's window moved on).
-    pub fn forget_below(&mut self, chunk: u64) {
-        for downstream in self.downstreams.values_mut() {
-            downstream.skip_below(chunk);
-        }
     }
 
     /// The connection to `peer` is gone, and with it all that was agreed on it.

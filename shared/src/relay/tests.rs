@@ -224,3 +224,62 @@ fn a_job_without_chunks_still_gets_its_pages() {
     assert_eq!(pair.pump(5), 1);
     assert!(pair.receiver.is_whole());
 }
+
+/// The stripes that each peer was last told are wanted of it.
+fn wanted_of(fx: &[Effect], peer: &PeerId) -> Option<usize> {
+    fx.iter().rev().find_map(|effect| match effect {
+        Effect::Want { peer: of, want } if of == peer => Some(want.stripes.len()),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_was_lost_comes_back_from_a_receiver_before_the_publisher_feeds_again() {
+    let node = PeerId::Node("n".parse().unwrap());
+    let publisher = PeerId::Client("alice".parse().unwrap(), 1);
+    let mut fx = Vec::new();
+    let mut base = source(2, 3, 4);
+    let offer = |pages: u32| Offer { pages, head: u64::from(pages) * 4, spare_bps: 0 };
+    base.ended = false;
+    base.offered(&publisher, offer(9), &mut fx);
+    assert_eq!(wanted_of(&fx, &publisher), Some(2));
+    base.offered_back(&node, offer(3), &mut fx);
+    assert_eq!(wanted_of(&fx, &node), None, "it has no more than is here");
+
+    base.offered_back(&node, offer(5), &mut fx);
+    assert_eq!((wanted_of(&fx, &node), wanted_of(&fx, &publisher)), (Some(2), Some(0)));
+    for page in 3..5u64 {
+        next_page(&mut base, &[10; 4], false, &mut fx);
+        for chunk in page * 4..page * 4 + 4 {
+            assert_eq!(base.landing(&node, chunk), Landing::Wanted);
+            base.hold(NOW, chunk, 10, &mut fx);
+        }
+    }
+    assert_eq!((wanted_of(&fx, &node), wanted_of(&fx, &publisher)), (Some(0), Some(2)));
+    assert_eq!(base.landing(&node, 19), Landing::Duplicate, "what is under way is no fault");
+    assert_eq!(base.landing(&publisher, 20), Landing::Wanted);
+}
+
+#[test]
+fn a_publisher_feeds_when_who_gave_back_is_gone() {
+    let node = PeerId::Node("n".parse().unwrap());
+    let publisher = PeerId::Client("alice".parse().unwrap(), 1);
+    let mut fx = Vec::new();
+    let mut base = Relay::new(1, 8);
+    base.offered_back(&node, Offer { pages: 5, head: 20, spare_bps: 0 }, &mut fx);
+    base.offered(&publisher, Offer { pages: 9, head: 36, spare_bps: 0 }, &mut fx);
+    assert_eq!((wanted_of(&fx, &node), wanted_of(&fx, &publisher)), (Some(1), None));
+    base.peer_lost(&node, &mut fx);
+    assert_eq!(wanted_of(&fx, &publisher), Some(1));
+}
+
+#[test]
+fn a_source_that_has_less_is_offered_what_is_here() {
+    let offered_back = |pages, head| {
+        let (mut fx, mut node) = (Vec::new(), source(1, 3, 4));
+        node.offered(&PeerId::Base, Offer { pages, head, spare_bps: 0 }, &mut fx);
+        fx.iter().any(|effect| matches!(effect, Effect::Offer { peer: PeerId::Base, .. }))
+    };
+    assert!(offered_back(2, 8) && offered_back(3, 11));
+    assert!(!offered_back(3, 12) && !offered_back(9, 36));
+}

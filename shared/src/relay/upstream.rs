@@ -19,6 +19,8 @@ pub(super) struct Upstream {
     pub(super) has_fed: bool,
     /// The last `Want` that it was told.
     told: Option<Want>,
+    /// Whether it is a receiver of this peer: it feeds only what was here and was lost.
+    gives_back: bool,
 }
 
 impl Upstream {
@@ -28,8 +30,42 @@ impl Upstream {
 }
 
 impl Relay {
-    /// `peer` has told what it has of the job.
+    /// `peer` has told what it has of the job. A source that has less than is here has lost it:
+    /// it is offered what is here.
     pub fn offered(&mut self, peer: &PeerId, offer: Offer, fx: &mut Vec<Effect>) {
+        self.take_offer(peer, offer, false);
+        self.choose_feeders(fx);
+        if offer.pages < self.published || offer.head < self.held.head() {
+            self.invite(peer, fx);
+        }
+    }
+
+    /// `peer`, a receiver, has told that it has more than is here: it was lost here, so the peer
+    /// feeds all stripes before anybody else does, until what it has told of is here.
+    pub fn offered_back(&mut self, peer: &PeerId, offer: Offer, fx: &mut Vec<Effect>) {
+        if self.is_ahead(&offer) {
+            self.take_offer(peer, offer, true);
+            self.feeders.fill(None);
+            self.choose_feeders(fx);
+        }
+    }
+
+    /// Whether all that was offered back is here again: then the others feed.
+    pub(super) fn look_at_what_came_back(&mut self, fx: &mut Vec<Effect>) {
+        let feeds_back = |peer: &PeerId| self.upstreams.get(peer).filter(|up| up.gives_back);
+        let mut feeders = self.feeders.iter().flatten();
+        if feeders.any(|peer| feeds_back(peer).is_some_and(|up| !self.is_ahead(&up.offer))) {
+            self.feeders.fill(None);
+            self.choose_feeders(fx);
+            self.tell_wants(true, fx);
+        }
+    }
+
+    fn is_ahead(&self, offer: &Offer) -> bool {
+        offer.pages > self.pages || offer.head > self.held.head()
+    }
+
+    fn take_offer(&mut self, peer: &PeerId, offer: Offer, gives_back: bool) {
         match self.upstreams.get_mut(peer) {
             Some(upstream) => upstream.offer = offer,
             None => {
@@ -39,11 +75,11 @@ impl Relay {
                     held: Vec::new(),
                     has_fed: false,
                     told: None,
+                    gives_back,
                 };
                 self.upstreams.insert(peer.clone(), upstream);
             }
         }
-        self.choose_feeders(fx);
     }
 
     /// `peer` has sent a chunk that was taken: it counts as a source from now on.
@@ -54,12 +90,18 @@ impl Relay {
         }
     }
 
-    /// Gives every stripe that has no feeder the one that offers most.
+    /// Gives every stripe that has no feeder the one that offers most; those that give back come
+    /// first, as long as they have more than is here.
     pub(super) fn choose_feeders(&mut self, fx: &mut Vec<Effect>) {
         if self.failed.is_some() {
             return;
         }
-        let best = self.upstreams.iter().max_by_key(|(_, up)| up.offer.head).map(|(peer, _)| peer);
+        let can_feed = self.upstreams.iter().filter(|(_, up)| match up.gives_back {
+            true => self.is_ahead(&up.offer),
+            false => true,
+        });
+        let best = can_feed.max_by_key(|(_, up)| (up.gives_back, up.offer.head));
+        let best = best.map(|(peer, _)| peer);
         let Some(best) = best.cloned() else { return };
         let mut chosen = false;
         for feeder in self.feeders.iter_mut().filter(|feeder| feeder.is_none()) {

@@ -1,10 +1,12 @@
 //! Roles that are killed and started again with the same folder and ports.
 
+use std::path::PathBuf;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::fields::{list, node, text};
-use super::fleet::{Fleet, until};
+use super::fleet::{Fleet, Following, until};
 use super::tree::{assert_holds, bytes, snapshot, write};
 
 const SENT: &str = "distributary_content_bytes_sent_total{peer_role=\"node\"}";
@@ -110,4 +112,124 @@ async fn a_node_that_starts_before_its_base_waits_for_it() {
     write(&fleet.path("file"), b"x");
     let job = fleet.pushed(&fleet.path("file")).await;
     assert!(fleet.files("n1", &job).join("file").exists());
+}
+
+/// The logs of a job at the base, as they were at some moment.
+struct Logs(Vec<(PathBuf, Vec<u8>)>);
+
+impl Logs {
+    fn read(fleet: &Fleet, job: &str) -> Self {
+        let folder = fleet.data("b").join("jobs").join(job);
+        let logs = ["pages.log", "have.log"].map(|log| folder.join(log));
+        Self(logs.map(|log| (log.clone(), std::fs::read(log).unwrap_or_default())).into())
+    }
+
+    /// What came later is lost.
+    fn put_back(&self) {
+        for (log, bytes) in &self.0 {
+            write(log, bytes);
+        }
+    }
+}
+
+/// Kills the base when `who`, or the base itself, has 1.2 MB of a push, and has it lose what came
+/// after its own first 300 kB.
+async fn lose_the_tail(fleet: &mut Fleet, push: &mut Following, who: Option<&str>) {
+    let at_base = |event: &Value| event["bytes"].as_u64();
+    let begun = |event: &Value| event["event"] == "progress" && at_base(event) > Some(300_000);
+    let job = text(&push.event(begun).await, "job").to_owned();
+    let logs = Logs::read(fleet, &job);
+    let bytes = |event: &Value| match who {
+        Some(name) => node(event, name)["bytes"].as_u64(),
+        None => at_base(event),
+    };
+    let more = |event: &Value| event["event"] == "progress" && bytes(event) > Some(1_200_000);
+    push.event(more).await;
+    fleet.end("b", Signal::KILL).await;
+    logs.put_back();
+    fleet.start_again("b").await;
+}
+
+const GIVEN_BACK: &str = "distributary_content_bytes_received_total{peer_role=\"node\"}";
+
+#[tokio::test]
+async fn a_base_that_lost_its_tail_gets_it_back_from_a_node() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 4_000_000));
+    let mut push = fleet.push("alice", &[source.to_str().unwrap(), "--rate", "4Mbit"]);
+    lose_the_tail(&mut fleet, &mut push, Some("n1")).await;
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    for name in ["n1", "n2"] {
+        assert_holds(&fleet.files(name, text(&closed, "job")).join("source"), &snapshot(&source));
+    }
+    let given_back = fleet.metric("b", GIVEN_BACK).await;
+    assert!(given_back > 100_000, "only {given_back} bytes came from a node");
+}
+
+#[tokio::test]
+async fn a_base_that_lost_its_tail_gets_it_back_from_the_source_if_no_node_has_it() {
+    let mut fleet = Fleet::start(1).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 4_000_000));
+    fleet.end("n1", Signal::TERM).await;
+    let mut push = fleet.push("alice", &[source.to_str().unwrap(), "--rate", "4Mbit"]);
+    lose_the_tail(&mut fleet, &mut push, None).await;
+    fleet.start_again("n1").await;
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    assert_holds(&fleet.files("n1", text(&closed, "job")).join("source"), &snapshot(&source));
+}
+
+#[tokio::test]
+async fn a_base_that_lost_its_tail_after_the_push_gets_it_back_from_a_node() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 4_000_000));
+    fleet.end("n2", Signal::TERM).await;
+    let mut push = fleet.push("alice", &[source.to_str().unwrap(), "--rate", "16Mbit"]);
+    let begun =
+        |event: &Value| event["event"] == "progress" && event["bytes"].as_u64() > Some(500_000);
+    let job = text(&push.event(begun).await, "job").to_owned();
+    let logs = Logs::read(&fleet, &job);
+    let whole = |event: &Value| event["event"] == "node" && event["state"] == "complete";
+    push.event(whole).await;
+    push.kill().await;
+    fleet.end("b", Signal::KILL).await;
+    logs.put_back();
+    fleet.start_again("b").await;
+    fleet.start_again("n2").await;
+    let closed = until("the job is complete", async || {
+        let job = fleet.show(&job).await;
+        (text(&job, "state") == "complete").then_some(job)
+    })
+    .await;
+    assert_eq!(closed["bytes"], 4_000_000, "{closed}");
+    for name in ["n1", "n2"] {
+        assert_holds(&fleet.files(name, &job).join("source"), &snapshot(&source));
+    }
+}
+
+#[tokio::test]
+async fn a_node_with_an_empty_disk_loses_its_completion_and_gets_everything_again() {
+    let mut fleet = Fleet::start(2).await;
+    let source = fleet.path("source");
+    write(&source.join("file"), &bytes(1, 1_000_000));
+    fleet.end("n2", Signal::TERM).await;
+    let mut push = fleet.push("alice", &[source.to_str().unwrap()]);
+    let of_n1 = |event: &Value, state: &str| {
+        event["event"] == "node" && event["node"] == "n1" && event["state"] == state
+    };
+    push.event(|event| of_n1(event, "complete")).await;
+    fleet.end("n1", Signal::KILL).await;
+    std::fs::remove_dir_all(fleet.data("n1")).unwrap();
+    fleet.start_again("n1").await;
+    let lost = push.event(|event| of_n1(event, "lost")).await;
+    assert_ne!(lost["reason"], Value::Null, "{lost}");
+    push.event(|event| of_n1(event, "complete")).await;
+    fleet.start_again("n2").await;
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    assert_holds(&fleet.files("n1", text(&closed, "job")).join("source"), &snapshot(&source));
 }
