@@ -8,7 +8,7 @@ use shared::manifest::{ObjectNameError, check_object_name};
 use shared::view::Event;
 use shared::wire::code::Code;
 use shared::wire::request::{JobRef, Reply, Request};
-use shared_io::content::Window;
+use shared_io::content::{Content, Window};
 use shared_io::data_folder::{DataFolderError, random};
 use shared_io::job::{Job, Keeping, Origin};
 use shared_io::link::chain;
@@ -195,7 +195,7 @@ impl Push {
 /// Offers a job with an empty window to the base.
 fn offer(standing: &Arc<Standing>, object: JobObject) -> (Arc<Job>, Arc<Window>) {
     let window = Arc::new(Window::new());
-    let keeping = Keeping::Window(Arc::clone(&window));
+    let keeping = Keeping::Memory(Arc::clone(&window) as Arc<dyn Content>);
     let job = Job::new(object, Origin::Own, keeping, standing.surroundings());
     standing.relays.insert(Arc::clone(&job));
     job.step(|relay, fx| relay.invite(&shared::id::PeerId::Base, fx));

@@ -198,7 +198,7 @@ impl Http {
 fn store_of(job: &Job) -> Option<Arc<JobStore>> {
     match job.keeping() {
         Keeping::Disk(store) => Some(Arc::clone(store)),
-        Keeping::Window(_) => None,
+        Keeping::Memory(_) => None,
     }
 }
 

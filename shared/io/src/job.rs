@@ -119,15 +119,15 @@ impl Surroundings {
 pub enum Keeping {
     /// On disk.
     Disk(Arc<JobStore>),
-    /// In a publisher's window.
-    Window(Arc<crate::content::Window>),
+    /// In memory, as in a publisher's window: nothing that is done with it blocks.
+    Memory(Arc<dyn Content>),
 }
 
 impl Keeping {
     fn content(&self) -> &dyn Content {
         match self {
             Self::Disk(store) => store.as_ref(),
-            Self::Window(window) => window.as_ref(),
+            Self::Memory(content) => content.as_ref(),
         }
     }
 }
@@ -484,7 +484,7 @@ impl Job {
     /// A chunk's payload, if it is in memory.
     pub(crate) fn in_memory(&self, chunk: u64) -> Option<Bytes> {
         match &self.keeping {
-            Keeping::Window(window) => window.read_chunk(chunk).ok(),
+            Keeping::Memory(content) => content.read_chunk(chunk).ok(),
             Keeping::Disk(_) => {
                 self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(chunk)
             }
@@ -524,10 +524,17 @@ impl Job {
         inbound.queue.push(arrival);
         inbound.queued_bytes += len;
         if !std::mem::replace(&mut inbound.working, true) {
-            let job = Arc::clone(self);
-            self.surroundings.tasks.spawn_blocking(move || job.work());
+            self.start_work();
         }
         true
+    }
+
+    fn start_work(self: &Arc<Self>) {
+        let (job, tasks) = (Arc::clone(self), &self.surroundings.tasks);
+        match &self.keeping {
+            Keeping::Disk(_) => drop(tasks.spawn_blocking(move || job.work())),
+            Keeping::Memory(_) => drop(tasks.spawn(async move { job.work() })),
+        }
     }
 
     /// Verifies and stores what has arrived until nothing is left.
@@ -577,8 +584,7 @@ impl Job {
                 () = job.over.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            let working = Arc::clone(&job);
-            job.surroundings.tasks.spawn_blocking(move || working.work());
+            job.start_work();
         });
     }
 

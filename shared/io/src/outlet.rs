@@ -9,7 +9,7 @@ use shared::wire::code::Code;
 use shared::wire::record::{RecordKind, RecordWriter};
 use tokio::sync::Notify;
 
-use crate::job::Job;
+use crate::job::{Job, Keeping};
 use crate::link::{Link, chain};
 use crate::store::StoreError;
 use crate::telemetry;
@@ -106,7 +106,7 @@ async fn lay_out(
 ) -> Result<(Bytes, RecordWriter), OutletError> {
     let job = Arc::clone(job);
     let in_memory = batch.iter().all(|(next, _)| match next {
-        Next::Page(_) | Next::PageInPlace(_) => false,
+        Next::Page(_) | Next::PageInPlace(_) => matches!(job.keeping(), Keeping::Memory(_)),
         Next::Chunk(chunk) => job.in_memory(*chunk).is_some(),
     });
     let read = move || {
