@@ -73,14 +73,30 @@ impl Host {
         authority: &Authority,
         transport: Arc<TransportConfig>,
     ) -> Result<Endpoint, WanError> {
-        let randomness = self.randomness();
-        let crypto = Arc::new(authority.server(&self.name)?);
-        let mut server = ServerConfig::new(crypto, randomness.token_key());
-        server.time_source(Arc::new(VirtualWallClock(self.wan.clone())));
+        let mut server = ServerConfig::with_crypto(Arc::new(authority.server(&self.name)?));
         server.transport_config(Arc::clone(&transport));
         let mut client = ClientConfig::new(Arc::new(authority.client(&self.name)?));
-        client.initial_dst_cid_provider(randomness.first_connection_ids());
         client.transport_config(transport);
+        self.open_endpoint(port, Some(server), client)
+    }
+
+    /// An endpoint that dials as `client` says and, with `server`, accepts: for a role with TLS
+    /// and limits of its own. What would be random in them is drawn from the seed.
+    ///
+    /// # Errors
+    /// See [`Self::bind`]; besides, what quinn refuses.
+    pub fn open_endpoint(
+        &self,
+        port: u16,
+        mut server: Option<ServerConfig>,
+        mut client: ClientConfig,
+    ) -> Result<Endpoint, WanError> {
+        let randomness = self.randomness();
+        if let Some(server) = &mut server {
+            server.token_key(randomness.token_key());
+            server.time_source(Arc::new(VirtualWallClock(self.wan.clone())));
+        }
+        client.initial_dst_cid_provider(randomness.first_connection_ids());
         let socket = self.bind(port)?;
         let mut endpoint = self.open(socket, randomness.endpoint_config(), server)?;
         endpoint.set_default_client_config(client);
@@ -98,17 +114,16 @@ impl Host {
         &self,
         socket: Arc<WanSocket>,
         config: EndpointConfig,
-        server: ServerConfig,
+        server: Option<ServerConfig>,
     ) -> Result<Endpoint, WanError> {
         let socket: Arc<dyn AsyncUdpSocket> = socket;
         let at = socket.local_addr().unwrap_or_else(|_| SocketAddr::from((self.ip(), 0)));
-        Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
+        Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
             .map_err(|source| WanError::Endpoint { at, source })
     }
 }
 
-/// The random choices of one endpoint that show on the wire, all from one seed. For an endpoint
-/// of a role's own making (its own TLS), take them one by one.
+/// The random choices of one endpoint that show on the wire, all from one seed.
 #[derive(Clone, Debug)]
 pub struct Randomness(SplitMix);
 

@@ -168,6 +168,18 @@ impl Wan {
         self.lock().network.set_link(from.id(), to.id(), spec);
     }
 
+    /// Has a host stand still, as if its processes were stopped: it neither reads nor sends, and
+    /// what arrives waits in its sockets as long as there is room. Its timers go on.
+    pub fn freeze(&self, host: &Host) {
+        self.lock().network.freeze(host.id());
+    }
+
+    /// Has a host go on that stood still.
+    pub fn thaw(&self, host: &Host) {
+        let woken = self.lock().network.thaw(host.id());
+        woken.into_iter().for_each(std::task::Waker::wake);
+    }
+
     /// What the link from one host to another has done, if there is one.
     #[must_use]
     pub fn link_counters(&self, from: &Host, to: &Host) -> Option<LinkCounters> {

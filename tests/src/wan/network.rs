@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     task::Waker,
     time::Duration,
@@ -150,6 +150,10 @@ pub(super) struct Network {
     seed: u64,
     links: BTreeMap<(HostId, HostId), Link>,
     inboxes: BTreeMap<SocketAddr, Inbox>,
+    /// Hosts that stand still.
+    frozen: BTreeSet<HostId>,
+    /// Who waits for a frozen host to send again.
+    writers: Vec<Waker>,
     under_way: BinaryHeap<Reverse<UnderWay>>,
     sent: u64,
     trace: Trace,
@@ -162,6 +166,8 @@ impl Network {
             seed,
             links: BTreeMap::new(),
             inboxes: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            writers: Vec::new(),
             under_way: BinaryHeap::new(),
             sent: 0,
             trace: Trace::START,
@@ -178,6 +184,33 @@ impl Network {
 
     pub(super) fn link_counters(&self, from: HostId, to: HostId) -> Option<LinkCounters> {
         self.links.get(&(from, to)).map(Link::counters)
+    }
+
+    /// Has a host stand still. What arrives there waits in its inboxes.
+    pub(super) fn freeze(&mut self, host: HostId) {
+        self.frozen.insert(host);
+    }
+
+    /// Has a host go on; its readers, and whoever waits to write, are to be woken.
+    pub(super) fn thaw(&mut self, host: HostId) -> Vec<Waker> {
+        self.frozen.remove(&host);
+        let inboxes = self.inboxes.iter_mut().filter(|(at, _)| HostId::of(**at) == Some(host));
+        let readers = inboxes.filter_map(|(_, inbox)| inbox.reader.take());
+        readers.chain(std::mem::take(&mut self.writers)).collect()
+    }
+
+    /// Whether the host of `address` stands still.
+    pub(super) fn is_frozen(&self, address: SocketAddr) -> bool {
+        HostId::of(address).is_some_and(|host| self.frozen.contains(&host))
+    }
+
+    /// Whether `address` may send; if not, `writer` is woken when it may.
+    pub(super) fn may_send(&mut self, address: SocketAddr, writer: &Waker) -> bool {
+        let frozen = self.is_frozen(address);
+        if frozen {
+            self.writers.push(writer.clone());
+        }
+        !frozen
     }
 
     pub(super) fn trace(&self) -> Trace {
@@ -239,8 +272,9 @@ impl Network {
 
     /// The oldest packet in the inbox of `address`; without one, `reader` is woken by the next.
     pub(super) fn receive(&mut self, address: SocketAddr, reader: &Waker) -> Option<Packet> {
+        let frozen = self.is_frozen(address);
         let inbox = self.inboxes.get_mut(&address)?;
-        let packet = inbox.packets.pop_front();
+        let packet = if frozen { None } else { inbox.packets.pop_front() };
         match &packet {
             Some(packet) => inbox.bytes -= packet.payload.len(),
             None => inbox.reader = Some(reader.clone()),
@@ -263,6 +297,7 @@ impl Network {
 
     fn put_in_inbox(&mut self, arrived: UnderWay) -> Option<Waker> {
         let UnderWay { packet, flipped, .. } = arrived;
+        let frozen = self.is_frozen(packet.to);
         let Some(inbox) = self.inboxes.get_mut(&packet.to) else {
             self.drops.no_socket += 1;
             return None;
@@ -277,7 +312,7 @@ impl Network {
         }
         inbox.bytes += packet.payload.len();
         inbox.packets.push_back(packet);
-        inbox.reader.take()
+        if frozen { None } else { inbox.reader.take() }
     }
 }
 

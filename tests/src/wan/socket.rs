@@ -43,10 +43,13 @@ impl Drop for WanSocket {
 
 impl AsyncUdpSocket for WanSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysWritable)
+        Box::pin(Writable(self))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.wan.lock().network.is_frozen(self.address) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let now = self.wan.now();
         let mut rest = Bytes::copy_from_slice(transmit.contents);
         let segment = transmit.segment_size.unwrap_or(rest.len()).max(1);
@@ -105,12 +108,16 @@ fn fill(buf: &mut [u8], packet: &Packet, at: SocketAddr) -> RecvMeta {
     RecvMeta { addr: packet.from, len, stride: len, ecn: packet.ecn, dst_ip: Some(at.ip()) }
 }
 
-/// Links drop, sockets never block.
+/// Links drop, sockets never block, unless their host stands still.
 #[derive(Debug)]
-struct AlwaysWritable;
+struct Writable(Arc<WanSocket>);
 
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+impl UdpPoller for Writable {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let WanSocket { wan, address } = self.0.as_ref();
+        match wan.lock().network.may_send(*address, cx.waker()) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
     }
 }
