@@ -4,6 +4,8 @@
 //! nodes and objects, and for the allocator. Each share is divided among those that use it at
 //! the time, so that many jobs and connections stay within it as one does.
 
+use std::collections::BTreeMap;
+
 use crate::limit;
 
 /// Memory of a process that is told nothing else.
@@ -56,7 +58,8 @@ impl Budget {
         share(self.bytes / 64, jobs)
     }
 
-    /// Bytes that wait inside QUIC to be sent, on all connections together: a sixteenth.
+    /// Bytes that wait inside QUIC to be sent, on all connections together that have something
+    /// to send: a sixteenth.
     pub const fn sending(&self) -> u64 {
         self.bytes / 16
     }
@@ -71,6 +74,39 @@ impl Budget {
     /// thirty-seconds, and the content of two pages at least.
     pub fn publishing_of(&self, pushes: usize) -> u64 {
         share(self.bytes / 32 * 3, pushes).max(2 * limit::PAGE_CONTENT_AIM)
+    }
+}
+
+/// An amount shared by users that need different parts of it: who needs less than an equal part
+/// leaves the rest to the others (max-min fairness).
+#[derive(Debug, Clone, Default)]
+pub struct Shares {
+    needs: BTreeMap<u64, u64>,
+}
+
+impl Shares {
+    /// What user `id` needs from now on; nothing if `None`.
+    pub fn set(&mut self, id: u64, need: Option<u64>) {
+        match need {
+            Some(need) => drop(self.needs.insert(id, need)),
+            None => drop(self.needs.remove(&id)),
+        }
+    }
+
+    /// What nobody gets more of, so that together they get `total` at the most. Takes the time
+    /// of a sort.
+    pub fn most_of(&self, total: u64) -> u64 {
+        let mut needs: Vec<u64> = self.needs.values().copied().collect();
+        needs.sort_unstable();
+        let (mut left, mut users) = (total, needs.len() as u64);
+        for need in needs {
+            let equal = left / users;
+            if need > equal {
+                return equal;
+            }
+            (left, users) = (left - need, users - 1);
+        }
+        total
     }
 }
 
@@ -95,6 +131,20 @@ mod tests {
                 assert!(sum <= bytes / 2, "{users} users of {bytes}: {sum}");
             }
         }
+    }
+
+    #[test]
+    fn who_needs_little_leaves_the_rest_to_the_others() {
+        let mut shares = Shares::default();
+        assert_eq!(shares.most_of(100), 100);
+        for (id, need) in [(1, 10), (2, 1_000), (3, 25), (4, 1_000)] {
+            shares.set(id, Some(need));
+        }
+        assert_eq!(shares.most_of(100), 32, "10 + 25 + 2 * 32");
+        shares.set(4, None);
+        assert_eq!(shares.most_of(100), 65);
+        shares.set(2, Some(65));
+        assert_eq!(shares.most_of(100), 100, "all have what they need");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod link;
 pub mod outlet;
 pub mod recent;
 pub mod request;
+mod send_budget;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -32,15 +32,14 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
-use crate::{intake, telemetry, transport};
+use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
+use crate::{intake, telemetry};
 
 /// States that wait for the role to take them up. A peer that sends more is not answered
 /// and sends again.
 const APPLY_QUEUE: usize = 256;
 /// Writes that wait for the control stream; a peer that lets it fill up does not read.
 const STREAM_QUEUE: usize = 1_024;
-/// How often the send window follows the congestion window.
-const TUNE_EVERY: Duration = Duration::from_millis(100);
 
 /// What a role does about what its peers say. Frames reach it only if [`rights`] allow them.
 pub trait Conduct: fmt::Debug + Send + Sync + 'static {
@@ -335,6 +334,7 @@ impl Link {
     async fn talk(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
         let mut tune = tokio::time::interval(TUNE_EVERY);
         tune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut need = Need::default();
         loop {
             let mut out = Vec::new();
             let path = Path {
@@ -352,14 +352,16 @@ impl Link {
                 biased;
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
-                _ = tune.tick() => self.tune(conduct.links().len(), conduct.links().budget()),
+                _ = tune.tick() => self.tune(&mut need, conduct.links()),
             }
         }
     }
 
-    fn tune(&self, connections: usize, budget: Budget) {
-        let window = self.connection.stats().path.cwnd;
-        self.connection.set_send_window(transport::send_window(window, connections, budget));
+    fn tune(&self, need: &mut Need, links: &Links) {
+        let (now, id) = (self.clock.now(), self.connection.stable_id() as u64);
+        let need = need.look(&self.connection.stats());
+        let window = links.sending.window(now, id, need, links.budget.sending());
+        self.connection.set_send_window(window);
     }
 
     fn send_outgoing(&self, outgoing: Outgoing) {
@@ -640,6 +642,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug, Default)]
 pub struct Links {
     budget: Budget,
+    sending: SendBudget,
     links: Mutex<BTreeMap<PeerId, Arc<Link>>>,
     /// Held while a link comes or goes and the jobs hear of it: what an old link had agreed on
     /// is undone before the next one to the same peer can agree on anything.
@@ -670,6 +673,7 @@ impl Links {
     /// Takes a link out, unless another one has taken its place.
     fn take_out(&self, link: &Arc<Link>, relays: &Relays) -> bool {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sending.forget(link.connection.stable_id() as u64);
         let present = self.get(&link.peer).is_some_and(|present| Arc::ptr_eq(&present, link));
         if present {
             self.lock().remove(&link.peer);
