@@ -117,6 +117,25 @@ impl PageIndex {
         self.ended
     }
 
+    /// Bytes of `pages.log` that are records of pages that are kept.
+    pub(super) fn kept_len(&self) -> u64 {
+        self.metas.iter().map(|meta| u64::from(meta.record_len)).sum()
+    }
+
+    /// The pages that are kept, in order.
+    pub(super) fn metas(&self) -> &[PageMeta] {
+        &self.metas
+    }
+
+    /// The records of the pages that are kept now stand one behind the other.
+    pub(super) fn moved_together(&mut self) {
+        self.log_len = 0;
+        for meta in &mut self.metas {
+            meta.record = self.log_len;
+            self.log_len += u64::from(meta.record_len);
+        }
+    }
+
     pub(super) fn meta(&self, index: u32) -> Option<PageMeta> {
         let at = self.metas.binary_search_by_key(&index, |meta| meta.index).ok()?;
         self.metas.get(at).copied()

@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 mod audit;
+mod compact;
 mod error;
 mod flush;
 mod flusher;

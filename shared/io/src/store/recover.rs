@@ -1,7 +1,6 @@
 //! After a start: what the journals vouch for, and what the disk still has of it.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -20,7 +19,7 @@ use super::index::PageIndex;
 use super::job_store::{Journal, Place, State};
 use super::live::Marks;
 use super::record::{Next, Scanner};
-use super::root::{remove_tree, write_durably};
+use super::root::remove_tree;
 use super::{JobStore, StoreError, StoreRoot};
 
 /// Largest `job` file, in bytes: the object, its length and its signature.
@@ -135,12 +134,15 @@ fn recover_job(
     job: SignedJob,
     object: JobObject,
 ) -> Result<Recovered, StoreError> {
-    let store = JobStore::open(root, object.id, folder)?;
+    let mut store = JobStore::open(root, object.id, folder)?;
     let mut notes = Vec::new();
     let journalled = read_journal(&store, &mut notes)?;
-    let Audit { index, manifest, held, live, .. } =
+    let Audit { mut index, manifest, held, live, .. } =
         Audit::run(&store, &object, journalled, &mut notes)?;
     let damaged = !notes.is_empty();
+    if !damaged {
+        store.compact(&mut index, &held)?;
+    }
     store.restore(index, held.clone());
     for (object, live) in live {
         store.restore_live(object, live)?;
@@ -240,17 +242,13 @@ impl JobStore {
     /// Goes on behind the last whole record; writes the journal anew if it says more than is so.
     fn resume_journal(&self, held: &ChunkSet, damaged: bool) -> Result<(), StoreError> {
         let path = self.folder.join("have.log");
-        let mut journal = self.journal();
+        let journal = self.journal();
         if !damaged {
             return journal.log.set_len(journal.len).map_err(StoreError::io("cut", &path));
         }
+        drop(journal);
         let runs: Vec<(u64, u64)> = held.runs(0).collect();
-        let records = have_records(&runs);
-        write_durably(&self.folder, "have.log", &records)?;
-        let log = OpenOptions::new().read(true).write(true).open(&path);
-        journal.log = log.map_err(StoreError::io("open", &path))?;
-        journal.len = records.len() as u64;
-        Ok(())
+        self.rewrite_journal(&have_records(&runs))
     }
 
     /// Takes back files some of whose chunks are not held (any more). Live objects stay: one

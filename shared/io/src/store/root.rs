@@ -263,7 +263,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(StoreError::io("flush", path))
 }

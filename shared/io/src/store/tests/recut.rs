@@ -256,3 +256,89 @@ fn void_chunks_and_pages_are_unknown_to_the_store() {
     assert!(matches!(store.read_chunk(0), Err(StoreError::NoChunk(0))));
     assert!(matches!(store.read_page(1), Err(StoreError::NoPage(1))));
 }
+
+/// 20 times eight short chunks, and the log cut anew.
+fn cut_anew_often() -> Log {
+    let mut manifest = Manifest::new(job_object(1, LONG).id, LONG);
+    let bytes = (0..1_600u32).map(|at| at as u8).collect();
+    let mut log = Log { pages: Vec::new(), chunks: BTreeMap::new(), bytes };
+    let open = Entry::Open { object: 0, name: "on/air".to_owned(), attributes: LIVE };
+    log.push(&mut manifest, vec![open]);
+    for turn in 0..20 {
+        let tail: Vec<(usize, usize)> = (0..8).map(|at| ((turn * 8 + at) * 10, 10)).collect();
+        for (offset, len) in &tail {
+            let entry = log.chunk(*offset, *len);
+            log.push(&mut manifest, vec![entry]);
+        }
+        let entries = log.cut_anew(&manifest, &tail);
+        log.push(&mut manifest, entries);
+    }
+    let close = Entry::Close { object: 0, len: 1_600, digest: Hash::of(&log.bytes) };
+    log.push(&mut manifest, vec![close, Entry::End { content_len: 1_600, digest: Hash::ZERO }]);
+    log
+}
+
+/// The lengths of both logs.
+fn logs(store: &JobStore) -> (u64, u64) {
+    let len = |name: &str| store.folder().join(name).metadata().unwrap().len();
+    (len("pages.log"), len("have.log"))
+}
+
+#[test]
+fn a_start_drops_what_is_void_from_the_logs() {
+    for layout in [Layout::Files, Layout::Spool] {
+        let (disk, log) = (Disk::new(layout), cut_anew_often());
+        let object = job_object(1, LONG);
+        let root = disk.root();
+        let store = root.create(&unsigned(&object), &object).unwrap();
+        let mut manifest = Manifest::new(object.id, LONG);
+        while store.pages() < log.pages.len() as u32 {
+            log.append(&store, &mut manifest, 1, false);
+            for chunk in 0..store.chunks() {
+                if store.is_described(chunk) && !store.holds(chunk) {
+                    store.write_chunk(chunk, &log.chunks[&chunk]).unwrap();
+                }
+            }
+            drop(flush(&root, &[Arc::clone(&store)]));
+        }
+        let before = logs(&store);
+        let pages_log = store.folder().join("pages.log");
+        let all_pages = std::fs::read(&pages_log).unwrap();
+        let pages = store.pages();
+        let held = store.state().durable.clone();
+        drop((root, store));
+        // What was written anew says the same, also if only `have.log` was when it was killed.
+        for start in 0..3 {
+            if start == 2 {
+                std::fs::write(&pages_log, &all_pages).unwrap();
+            }
+            let again = disk.recover_one();
+            let after = logs(&again.store);
+            assert!(after.0 * 2 < before.0, "{layout:?}: {before:?} became {after:?}");
+            assert_eq!(again.notes, Vec::<String>::new());
+            assert_eq!((&again.held, again.store.pages()), (&held, pages), "{layout:?}");
+            assert_eq!(again.manifest.last_hash(), manifest.last_hash());
+            assert!(again.complete);
+            for chunk in (0..again.store.chunks()).filter(|chunk| again.store.is_described(*chunk))
+            {
+                assert_eq!(again.store.read_chunk(chunk).unwrap(), log.chunks[&chunk]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_that_keeps_all_its_pages_is_left_as_it_is() {
+    let (disk, root, store, log) = setup();
+    for at in 0..3 {
+        store.append_page(&log.pages[at].0, &log.pages[at].1).unwrap();
+    }
+    drop(flush(&root, &[Arc::clone(&store)]));
+    let inode = |store: &JobStore| {
+        use std::os::unix::fs::MetadataExt;
+        store.folder().join("pages.log").metadata().unwrap().ino()
+    };
+    let before = inode(&store);
+    drop((root, store));
+    assert_eq!(inode(&disk.recover_one().store), before);
+}
