@@ -16,6 +16,11 @@ pub(crate) fn durable_bytes(jobs: &Path) -> u64 {
     folders.map(|folder| durable_of(&folder.unwrap().path())).sum()
 }
 
+/// Pages in the log of a job.
+pub(crate) fn pages(job: &Path) -> usize {
+    records(&job.join("pages.log")).len()
+}
+
 fn durable_of(job: &Path) -> u64 {
     let mut lens = Vec::new();
     for (tag, payload) in records(&job.join("pages.log")) {

@@ -7,11 +7,13 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 
-use super::fields::text;
+use super::fields::{node, text};
 use super::fleet::{Fleet, Following, until};
+use super::journal;
 use super::tree::bytes;
 
 const HALF: usize = 3 << 20;
+const FROM_BASE: &str = "distributary_content_bytes_received_total{peer_role=\"base\"} ";
 
 /// `push --live -` under way, and its pipe.
 fn push_live(fleet: &Fleet, more: &[&str]) -> (Following, ChildStdin) {
@@ -172,4 +174,48 @@ async fn a_live_push_of_something_else_is_refused_and_the_job_stays() {
     drop(pipe);
     assert_eq!(push.finish().await.0, Some(0));
     assert_eq!(shown(&fleet, "n1", &job, "stream"), Some(content));
+}
+
+/// Bytes after which the end of the log is cut anew.
+const RECUT: usize = 64 << 20;
+
+#[tokio::test]
+async fn a_log_that_is_cut_anew_reaches_those_who_follow_were_killed_and_come_late() {
+    let mut fleet = Fleet::start(3).await;
+    let content = bytes(13, 2 * RECUT + RECUT / 4);
+    fleet.end("n3", Signal::TERM).await;
+    let (mut push, mut pipe) = push_live(&fleet, &[]);
+    let job = created(&mut push).await;
+    let (first, rest) = content.split_at(RECUT + RECUT / 4);
+    pipe.write_all(first).await.unwrap();
+    until("it is durable at n2", async || {
+        let job = fleet.show(&job).await;
+        (node(&job, "n2")["bytes"] == first.len()).then_some(())
+    })
+    .await;
+    fleet.end("n2", Signal::KILL).await;
+    pipe.write_all(rest).await.unwrap();
+    // What was cut anew first is in force at the base now.
+    fleet.start_again("n2").await;
+    fleet.start_again("n3").await;
+    drop(pipe);
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    for name in ["n1", "n2", "n3"] {
+        let shown = shown(&fleet, name, &job, "stream").unwrap();
+        assert!(shown == content, "{name} has {} of {} bytes", shown.len(), content.len());
+        let received = fleet.metric(name, FROM_BASE).await;
+        let life = content.len() - if name == "n2" { first.len() } else { 0 };
+        assert!(received <= (life + life / 20) as u64, "{name} has received {received} of {life}");
+    }
+    // Who came late took the page that cut anew in place of those before.
+    let pages = |node| journal::pages(&fleet.data(node).join("jobs").join(&job));
+    let (late, all) = (pages("n3"), pages("n1"));
+    assert!(late + 1_000 < all, "{late} of {all} pages");
+    for role in ["b", "n1"] {
+        fleet.end(role, Signal::KILL).await;
+        fleet.start_again(role).await;
+    }
+    assert_eq!(text(&fleet.show(&job).await, "state"), "complete");
+    assert!(shown(&fleet, "n1", &job, "stream").as_deref() == Some(&content[..]));
 }
