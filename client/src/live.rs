@@ -229,7 +229,7 @@ impl LiveFeed {
                     if sync {
                         self.cutter.mark_sync();
                     }
-                    if sync || !self.cutter.is_empty() {
+                    if self.cutter.has_news() {
                         self.cut()?;
                     }
                 }

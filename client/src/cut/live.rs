@@ -134,9 +134,15 @@ impl LiveCutter {
         self.len + self.buffer.len() as u64
     }
 
-    /// Says that a reader may start behind what was written so far; cut then.
-    pub const fn mark_sync(&mut self) {
-        self.sync = true;
+    /// Says that a reader may start behind what was written so far; cut then. It is no news
+    /// where it was said before.
+    pub fn mark_sync(&mut self) {
+        self.sync = self.syncs.back() != Some(&self.len());
+    }
+
+    /// Whether there is anything to be cut: bytes or a mark.
+    pub fn has_news(&self) -> bool {
+        self.sync || !self.buffer.is_empty()
     }
 
     /// Cuts what was written: a page, with a chunk if there is anything in it. The first page
@@ -298,6 +304,8 @@ mod tests {
             synced.page_decoded.entries.last(),
             Some(&Entry::Sync { object: 0, offset: text.len() as u64 })
         );
+        cutter.mark_sync();
+        assert!(!cutter.has_news(), "it is marked already");
         cutter.write(b"!");
         let last = cutter.finish().unwrap();
         cut.extend(last.chunks);

@@ -80,7 +80,7 @@ impl Window {
         Self::default()
     }
 
-    /// Payload bytes in the window.
+    /// Bytes of payload and pages in the window.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
     }
@@ -102,7 +102,10 @@ impl Window {
         let durable = |page: &Page| page.first_chunk < chunk && page.chunk_count() > 0;
         let last = inner.pages.iter().rev().find(|(_, (_, view))| durable(view.page()));
         if let Some(last) = last.map(|(index, _)| *index) {
-            inner.pages = inner.pages.split_off(&last);
+            let kept = inner.pages.split_off(&last);
+            let gone: u64 = inner.pages.values().map(|(page, _)| page_cost(page)).sum();
+            inner.pages = kept;
+            inner.bytes = inner.bytes.saturating_sub(gone);
         }
     }
 
@@ -111,10 +114,19 @@ impl Window {
     }
 }
 
+/// What a page takes, encoded and decoded.
+fn page_cost(page: &PageBytes) -> u64 {
+    2 * page.len() as u64
+}
+
 impl Content for Window {
     fn append_page(&self, bytes: &PageBytes, page: &Arc<Page>) -> Result<(), StoreError> {
         let entry = (bytes.clone(), Arc::new(PageView::new(Arc::clone(page))));
-        self.lock().pages.insert(page.index, entry);
+        let mut inner = self.lock();
+        inner.bytes += page_cost(bytes);
+        if let Some((before, _)) = inner.pages.insert(page.index, entry) {
+            inner.bytes -= page_cost(&before);
+        }
         Ok(())
     }
 

@@ -257,7 +257,8 @@ impl Job {
     ) -> Arc<Self> {
         let manifest = Manifest::new(object.id, object.chunk_max);
         let first = WINDOW_BYTES_MIN.min(surroundings.inbound_share());
-        let mut relay = Relay::new(object.stripes, window_chunks(&object, first));
+        let mut relay = Relay::new(object.stripes, 0);
+        set_window(&mut relay, &object, first);
         if matches!(origin, Origin::Own) {
             relay.sends_no_long_chunks();
         }
@@ -276,7 +277,8 @@ impl Job {
         restored: Restored,
     ) -> Result<Arc<Self>, StoreError> {
         let first = WINDOW_BYTES_MIN.min(surroundings.inbound_share());
-        let mut relay = Relay::new(object.stripes, window_chunks(&object, first));
+        let mut relay = Relay::new(object.stripes, 0);
+        set_window(&mut relay, &object, first);
         let mut fx = Vec::new();
         let pages = restored.manifest.pages();
         let mut next = 0;
@@ -285,8 +287,8 @@ impl Job {
             let page = store.decoded(index)?;
             let lens: Vec<u32> = page.page().chunks().map(|(_, len, ..)| len).collect();
             let last = next == pages && restored.manifest.end().is_some();
-            let summary = PageSummary::plain(index, page.page().first_chunk);
-            relay.page(&summary, &lens, last, &mut fx);
+            let page = page.page();
+            relay.restore_page((index, page.first_chunk), &lens, page.recut(), last);
         }
         relay.restore(&restored.held, store.cuts(), restored.complete);
         let published = match origin {
@@ -472,7 +474,10 @@ impl Job {
         while bytes < bytes_max {
             let Some(next) = relay.next_send(peer) else { break };
             let len = match next {
-                Next::Page(_) | Next::PageInPlace(_) => 4_096,
+                // Two chunks in about 120 bytes, or names.
+                Next::Page(index) | Next::PageInPlace(index) => {
+                    relay.page_chunks(index).max(64) * 64
+                }
                 Next::Chunk(chunk) => relay.chunk_len(chunk),
             };
             bytes += u64::from(len);
@@ -853,7 +858,7 @@ impl Job {
                 if chunk.is_multiple_of(MEASURE_EVERY) {
                     let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
                     let bytes = bytes.min(self.surroundings.inbound_share());
-                    relay.set_window(window_chunks(&self.object, bytes));
+                    set_window(relay, &self.object, bytes);
                 }
             }
         });
@@ -966,13 +971,13 @@ fn window_bytes(rate_bps: u64, rtt: Duration) -> u64 {
     twice.max(WINDOW_BYTES_MIN)
 }
 
-/// How many chunks of a job make up `bytes` at least.
-fn window_chunks(object: &JobObject, bytes: u64) -> u64 {
+/// Lets `bytes` of a job be on their way, in chunks of the length that they usually have.
+fn set_window(relay: &mut Relay, object: &JobObject, bytes: u64) {
     let longest = match object.kind {
         Kind::Files => object.chunk_max,
         Kind::Live => object.chunk_max.min(limit::LIVE_CHUNK_LEN_MAX),
     };
-    bytes / u64::from(longest.max(1))
+    relay.set_window(bytes / u64::from(longest.max(1)), longest);
 }
 
 /// At most as many bytes of a reason as are passed on.

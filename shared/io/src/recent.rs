@@ -13,18 +13,18 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// A ring of at most `bytes_max` payload bytes.
+    /// A ring of at most `bytes_max` bytes.
     pub const fn new(bytes_max: usize) -> Self {
         Self { chunks: VecDeque::new(), bytes: 0, bytes_max }
     }
 
     /// Adds a chunk and drops the oldest ones that no longer fit.
     pub fn insert(&mut self, chunk: u64, payload: Bytes) {
-        self.bytes += payload.len();
+        self.bytes += cost(&payload);
         self.chunks.push_back((chunk, payload));
         while self.bytes > self.bytes_max {
             let Some((_, gone)) = self.chunks.pop_front() else { break };
-            self.bytes -= gone.len();
+            self.bytes -= cost(&gone);
         }
     }
 
@@ -36,13 +36,19 @@ impl Recent {
     }
 }
 
+/// What a chunk takes: live ones may be of a few bytes.
+const fn cost(payload: &Bytes) -> usize {
+    const ENTRY: usize = 128;
+    payload.len() + ENTRY
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_oldest_chunks_make_room() {
-        let mut recent = Recent::new(10);
+        let mut recent = Recent::new(2 * cost(&Bytes::from_static(b"four")));
         for chunk in 0..5 {
             recent.insert(chunk, Bytes::from(vec![chunk as u8; 4]));
         }

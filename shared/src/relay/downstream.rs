@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::id::PeerId;
 use crate::wire::message::{Offer, StripeWant, Want};
 
-use super::{Effect, Next, Relay, Span};
+use super::{Effect, Next, Relay, Span, TellsVoid};
 
 /// A peer that wants the job.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,8 @@ pub(super) struct Downstream {
     late: BTreeSet<u64>,
     /// Pages it has or was sent.
     pages: u32,
+    /// Below which number the pages that it was sent tell it all void chunks.
+    void_told: u64,
     /// Long chunks whose bytes it was sent in short ones, unless it says that it lacks them.
     spared: BTreeSet<u64>,
 }
@@ -123,28 +125,32 @@ impl Relay {
         self.downstreams.get(peer).is_some_and(|downstream| downstream.want.complete)
     }
 
-    /// Whether what `peer` lacks first is void.
-    fn lacks_void(&self, peer: &PeerId) -> bool {
-        let downstream = self.downstreams.get(peer);
-        let mut cursors = downstream.into_iter().flat_map(|downstream| &downstream.cursors);
-        cursors.any(|cursor| self.is_void(cursor.stripe.from))
+    /// Whether `peer` lacks a chunk that is void, and was sent no page yet that tells it so.
+    fn waits_for_void(&self, peer: &PeerId) -> bool {
+        self.downstreams.get(peer).is_some_and(|downstream| {
+            let lacked = downstream.cursors.iter().map(|cursor| cursor.stripe.from);
+            lacked.filter(|chunk| self.is_void(*chunk)).any(|chunk| chunk >= downstream.void_told)
+        })
     }
 
     /// The next record for `peer`, which counts as sent from now on: a page before the first
     /// chunk that it describes, chunks with credit in the order of their numbers.
     pub fn next_send(&mut self, peer: &PeerId) -> Option<Next> {
-        let lacks_void = self.lacks_void(peer);
+        let waits_for_void = self.waits_for_void(peer);
         let downstream = self.downstreams.get_mut(peer)?;
         let credit = downstream.cursors.iter().map(|cursor| cursor.stripe.credit).max()?;
         let at = self.spans.partition_point(|span| span.index < downstream.pages);
         let described = at.checked_sub(1).and_then(|at| self.spans.get(at)).map(Span::end);
         let described = described.unwrap_or(0);
         if let Some(span) = self.spans.get(at).filter(|span| span.index < self.published) {
-            // Pages run ahead of the chunks as far as there is credit, and no further; unless
-            // what the peer lacks first is void, which a later page tells it.
-            if described < credit || lacks_void {
+            // Pages run ahead of the chunks as far as there is credit, and no further; but up to
+            // the one that tells the peer that what it lacks is void.
+            if described < credit || waits_for_void {
                 let due = std::mem::replace(&mut downstream.pages, span.index.saturating_add(1));
                 let in_place = span.index > due;
+                let TellsVoid { as_next, in_place: instead } = span.tells_void;
+                let told = if in_place { instead } else { as_next };
+                downstream.void_told = downstream.void_told.max(told);
                 let next = if in_place { Next::PageInPlace } else { Next::Page };
                 return Some(next(span.index));
             }

@@ -80,6 +80,15 @@ struct Span {
     index: u32,
     first: u64,
     lens: Box<[u32]>,
+    tells_void: TellsVoid,
+}
+
+/// Below which number a peer knows all void chunks when it has a page: more if the page cuts
+/// anew and comes in place of those that it stands for.
+#[derive(Debug, Clone, Copy, Default)]
+struct TellsVoid {
+    as_next: u64,
+    in_place: u64,
 }
 
 impl Span {
@@ -94,6 +103,10 @@ pub struct Relay {
     stripes: u64,
     /// Chunks that may be on their way, counted from the first missing one.
     window: u64,
+    /// The length of the chunks that the window is for; of longer ones there may be fewer.
+    longest: u32,
+    /// Behind the last chunk that a page has cut anew.
+    cut_anew_end: u64,
     /// What the pages describe, in order. Pages whose chunks were cut anew are left out.
     spans: Vec<Span>,
     /// Pages known: the index of the next one.
@@ -138,6 +151,8 @@ impl Relay {
         Self {
             stripes,
             window: window.max(stripes),
+            longest: u32::MAX,
+            cut_anew_end: 0,
             spans: Vec::new(),
             pages: 0,
             chunks: 0,
@@ -162,9 +177,11 @@ impl Relay {
         }
     }
 
-    /// Sets how many chunks may be on their way. What was granted stays granted.
-    pub fn set_window(&mut self, window: u64) {
+    /// Sets how many chunks of `longest` bytes at the most may be on their way; of longer ones
+    /// fewer. What was granted stays granted.
+    pub fn set_window(&mut self, window: u64, longest: u32) {
         self.window = window.max(self.stripes);
+        self.longest = longest.max(1);
     }
 
     /// Bits per second of content over the last seconds.
@@ -183,6 +200,13 @@ impl Relay {
         self.spans.binary_search_by_key(&index, |span| span.index).is_ok()
     }
 
+    /// Chunks that a page describes, if it can be sent.
+    pub fn page_chunks(&self, index: u32) -> u32 {
+        let at = self.spans.binary_search_by_key(&index, |span| span.index).ok();
+        let span = at.and_then(|at| self.spans.get(at));
+        span.map_or(0, |span| u32::try_from(span.lens.len()).unwrap_or(u32::MAX))
+    }
+
     /// Whether a chunk is void: nobody needs it.
     pub fn is_void(&self, chunk: u64) -> bool {
         self.chunk_len(chunk) == 0 && self.durable.contains(chunk)
@@ -193,8 +217,8 @@ impl Relay {
         !self.downstreams.is_empty() || !self.invited.is_empty()
     }
 
-    /// Takes up what a restart has found: pages by [`Self::page`], without those whose chunks are
-    /// void; then the chunks that are durable or void, and the long chunks of the last page that
+    /// Takes up what a restart has found: pages by [`Self::restore_page`], without those whose
+    /// chunks are void; then the chunks that are durable or void, and the long chunks of the last page that
     /// cut anew, while the short ones are not void.
     pub fn restore(&mut self, held: &ChunkSet, cuts: Cuts, complete: bool) {
         self.cuts = cuts;
@@ -290,15 +314,41 @@ impl Relay {
             self.cuts = Cuts::new(&recut, &short, chunk_lens);
             self.take_up_cuts();
         }
-        self.spans.push(Span { index, first, lens: chunk_lens.into() });
-        self.pages = index.saturating_add(1);
-        self.chunks = first.saturating_add(chunk_lens.len() as u64);
-        self.ended |= last;
+        self.add_page((index, first), chunk_lens, recut, last);
         if let Some(recut) = recut.filter(|_| skipped) {
             self.void(&recut, fx);
         }
         self.look_at_what_came_back(fx);
         self.tell_wants(in_force.is_some() || skipped, fx);
+    }
+
+    /// Takes up a page that a restart has found, in the order of their indices; then
+    /// [`Self::restore`].
+    pub fn restore_page(
+        &mut self,
+        place: (u32, u64),
+        chunk_lens: &[u32],
+        recut: Option<Recut>,
+        last: bool,
+    ) {
+        self.add_page(place, chunk_lens, recut, last);
+    }
+
+    fn add_page(
+        &mut self,
+        (index, first): (u32, u64),
+        chunk_lens: &[u32],
+        recut: Option<Recut>,
+        last: bool,
+    ) {
+        let tells_void = recut.map_or_else(TellsVoid::default, |recut| {
+            let as_next = std::mem::replace(&mut self.cut_anew_end, recut.end_chunk);
+            TellsVoid { as_next, in_place: recut.end_chunk }
+        });
+        self.spans.push(Span { index, first, lens: chunk_lens.into(), tells_void });
+        self.pages = index.saturating_add(1);
+        self.chunks = first.saturating_add(chunk_lens.len() as u64);
+        self.ended |= last;
     }
 
     /// The lengths of the chunks that a page cuts anew.

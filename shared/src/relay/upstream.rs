@@ -143,6 +143,16 @@ impl Relay {
         }
     }
 
+    /// Chunks that may be on their way from `missing` on: fewer if they are long ones, which live
+    /// logs have among short ones.
+    pub(super) fn window_at(&self, missing: u64) -> u64 {
+        let (len, longest) = (u64::from(self.chunk_len(missing)), u64::from(self.longest));
+        match len > longest {
+            true => (self.window.saturating_mul(longest) / len).max(self.stripes),
+            false => self.window,
+        }
+    }
+
     fn want_of(&self, peer: &PeerId) -> Want {
         let (pages, durable, complete) = (self.pages(), self.durable.head(), self.complete);
         let mut want = Want { pages, durable, complete, ..Want::default() };
@@ -150,7 +160,7 @@ impl Relay {
         for ((feeder, &missing), stripe) in fed {
             if feeder.as_ref() == Some(peer) && !(self.ended && missing >= self.chunks()) {
                 let granted = self.upstreams.get(peer).map_or(0, |up| up.credit(u64::from(stripe)));
-                let credit = missing.saturating_add(self.window).max(granted);
+                let credit = missing.saturating_add(self.window_at(missing)).max(granted);
                 let credit = credit.min(limit::CHUNKS_MAX);
                 want.stripes.push(StripeWant { stripe, from: missing.min(credit), credit });
             }

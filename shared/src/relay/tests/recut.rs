@@ -327,3 +327,81 @@ fn who_comes_late_or_was_away_gets_the_long_chunks() {
         assert!(index <= line.log.pages.len());
     }
 }
+
+/// A source whose log was cut anew `turns` times, with ten short chunks each, and a node that has
+/// pages and chunks up to the first cut but for some of the chunks.
+fn behind(turns: u32) -> Line {
+    let mut line = Line::new(1, 4, 1);
+    line.connect();
+    for _ in 0..5 {
+        line.publish(|log| log.chunk(5));
+    }
+    while line.node.relay.pages() < 4 {
+        line.turn();
+    }
+    line.disconnect();
+    for _ in 0..turns {
+        for _ in 0..10 {
+            line.publish(|log| log.chunk(5));
+        }
+        line.publish(Log::cut_anew);
+    }
+    line
+}
+
+#[test]
+fn pages_that_tell_of_void_chunks_end_with_the_one_that_does() {
+    let mut line = behind(30);
+    line.connect();
+    let mut sent = Vec::new();
+    while let Some(next) = line.source.relay.next_send(&Line::node_id()) {
+        sent.push(next);
+    }
+    let pages = sent.iter().filter(|next| !matches!(next, Next::Chunk(_))).count();
+    assert!(matches!(sent[0], Next::PageInPlace(_)), "{sent:?}");
+    assert!(pages <= 2, "{pages} pages without credit: {sent:?}");
+}
+
+#[test]
+fn who_has_all_pages_before_a_cut_learns_of_void_chunks_from_the_next_one() {
+    // The node has every page up to the first cut, which comes as the next page for it.
+    let mut line = Line::new(1, 40, 1);
+    line.connect();
+    for _ in 0..10 {
+        line.publish(|log| log.chunk(5));
+    }
+    while line.node.relay.pages() < line.source.relay.pages() {
+        let Some(next) = line.source.relay.next_send(&Line::node_id()) else { break };
+        if let Next::Page(index) = next {
+            line.node.page(&line.log.pages[index as usize], false, &mut Vec::new());
+        }
+    }
+    line.disconnect();
+    for _ in 0..5 {
+        line.publish(Log::cut_anew);
+        for _ in 0..10 {
+            line.publish(|log| log.chunk(5));
+        }
+    }
+    line.connect();
+    line.finish();
+}
+
+#[test]
+fn of_long_chunks_fewer_are_on_their_way() {
+    let mut relay = Relay::new(1, 0);
+    relay.set_window(8, 10);
+    let mut fx = Vec::new();
+    let credit = |fx: &[Effect]| {
+        fx.iter().rev().find_map(|effect| match effect {
+            Effect::Want { want, .. } => Some(want.stripes[0].credit),
+            _ => None,
+        })
+    };
+    relay.offered(&PeerId::Base, Offer { pages: 1, head: 9, spare_bps: 0 }, &mut fx);
+    assert_eq!(credit(&fx), Some(8), "nothing is known of them");
+    relay.page(&PageSummary::plain(0, 0), &[10, 40, 40, 40], false, &mut fx);
+    relay.hold(NOW, 0, 10, &mut fx);
+    assert_eq!(relay.window_at(1), 2);
+    assert_eq!(relay.window_at(9), 8);
+}
