@@ -430,10 +430,9 @@ impl JobStore {
     }
 
     /// Takes note that a write has failed with `error`, which it returns. Without room the
-    /// store goes on: a write has its place, where it can be made again. Only what is moved
-    /// within a live object has not.
+    /// store goes on: a write has its place, where it can be made again.
     pub(super) fn fail_to_write(&self, error: StoreError) -> StoreError {
-        match error.is_full() && self.live().is_empty() {
+        match error.is_full() {
             true => error,
             false => self.fail(error.into_final(self.job)),
         }

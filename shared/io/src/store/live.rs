@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use shared::manifest::{Attributes, Entry, ObjectKind, Page, Slice};
@@ -33,6 +34,9 @@ pub(super) struct LiveObject {
     pub(super) shown: u64,
     /// Length of what lies in the part, by offset and chunk.
     ahead: BTreeMap<(u64, u64), u32>,
+    /// Chunks a slice of which has come to be seen, and that were not told of yet: what was to be
+    /// moved with them found no room.
+    released: Vec<u64>,
     /// Its length, once it is known to have ended.
     pub(super) closed: Option<u64>,
     /// Where readers may start.
@@ -73,6 +77,18 @@ pub(super) struct Shown {
     pub(super) ahead: bool,
     /// Chunks a slice of which does not lie ahead any more, one entry for each slice.
     pub(super) released: Vec<u64>,
+}
+
+/// Appends `fresh` to what can be seen of `object`. If there is no room for all of it, none of it
+/// stays.
+fn show(file: &File, object: &mut LiveObject, fresh: &[u8], path: &Path) -> Result<(), StoreError> {
+    if let Err(error) = file.write_all_at(fresh, object.shown) {
+        // A file that cannot be cut back holds more of what is verified, no hole.
+        let _longer = file.set_len(object.shown);
+        return Err(StoreError::io("write", path)(error));
+    }
+    object.shown += fresh.len() as u64;
+    Ok(())
 }
 
 impl JobStore {
@@ -133,7 +149,8 @@ impl JobStore {
         file.set_len(durable).map_err(|error| StoreError::io("cut", &self.folder)(error))?;
         files.remove_part(object)?;
         let ahead = BTreeMap::new();
-        let live = LiveObject { name, shown: durable, ahead, closed, marks };
+        let released = Vec::new();
+        let live = LiveObject { name, shown: durable, ahead, released, closed, marks };
         self.live().insert(object, live);
         Ok(())
     }
@@ -157,51 +174,51 @@ impl JobStore {
         }
         // A long chunk may have bytes that came in short ones.
         let known = usize::try_from(object.shown - slice.offset).unwrap_or(usize::MAX);
-        let Some(fresh) = piece.get(known..).filter(|fresh| !fresh.is_empty()) else {
-            return Ok(Some(Shown::default()));
-        };
-        let file = self.shown_to_write(files, slice.object, &object.name)?;
-        let path = || files.shown_path(&object.name);
-        file.write_all_at(fresh, object.shown)
-            .map_err(|error| StoreError::io("write", &path())(error))?;
-        object.shown += fresh.len() as u64;
-        let released = self.close_gap(files, slice.object, object, &file)?;
-        Ok(Some(Shown { ahead: false, released }))
+        if let Some(fresh) = piece.get(known..).filter(|fresh| !fresh.is_empty()) {
+            let file = self.shown_to_write(files, slice.object, &object.name)?;
+            show(&file, object, fresh, &files.shown_path(&object.name))?;
+        }
+        self.close_gap(files, slice.object, object)?;
+        Ok(Some(Shown { ahead: false, released: std::mem::take(&mut object.released) }))
     }
 
-    /// Moves what lies right behind the prefix from the part to the file.
+    /// Moves what lies right behind the prefix from the part to the file. What finds no room
+    /// there stays, and is moved by the next call.
     fn close_gap(
         &self,
         files: &Files,
         number: u32,
         object: &mut LiveObject,
-        file: &File,
-    ) -> Result<Vec<u64>, StoreError> {
-        let mut released = Vec::new();
-        if object.ahead.is_empty() {
-            return Ok(released);
-        }
+    ) -> Result<(), StoreError> {
+        let next = |object: &LiveObject| {
+            let (key, len) = object.ahead.first_key_value()?;
+            (key.0 <= object.shown).then_some((*key, *len))
+        };
+        let Some(mut due) = next(object) else { return Ok(()) };
         let part = self.part_to_write(files, number)?;
         let failed = |error| StoreError::io("move", &files.part_path(number))(error);
+        let file = self.shown_to_write(files, number, &object.name)?;
+        let path = files.shown_path(&object.name);
         let mut buffer = Vec::new();
-        while let Some(entry) = object.ahead.first_entry() {
-            let (offset, chunk) = *entry.key();
-            if offset > object.shown {
-                break;
-            }
-            let end = offset.saturating_add(u64::from(entry.remove()));
-            released.push(chunk);
+        loop {
+            let ((offset, chunk), len) = due;
+            let end = offset.saturating_add(u64::from(len));
             // A long and a short chunk may have the same bytes: what is shown stays.
             let fresh = usize::try_from(end.saturating_sub(object.shown)).unwrap_or(usize::MAX);
             buffer.resize(fresh.min(COPY_LEN), 0);
             part.read_exact_at(&mut buffer, object.shown).map_err(failed)?;
-            file.write_all_at(&buffer, object.shown).map_err(failed)?;
-            object.shown += buffer.len() as u64;
+            show(&file, object, &buffer, &path)?;
+            object.ahead.remove(&(offset, chunk));
+            object.released.push(chunk);
+            match next(object) {
+                Some(next) => due = next,
+                None => break,
+            }
         }
         if object.ahead.is_empty() {
             part.set_len(0).map_err(failed)?;
         }
-        Ok(released)
+        Ok(())
     }
 
     /// Opens the bytes of a slice of a live object; `None` if the object is not live.

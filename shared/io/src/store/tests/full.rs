@@ -79,3 +79,40 @@ fn a_journal_without_room_vouches_for_nothing_until_there_is() {
     let found = root.recover(&|_| Ok(job.object.clone())).unwrap().jobs;
     assert!(found[0].complete, "{:?}", found[0].notes);
 }
+
+#[test]
+fn a_live_object_without_room_grows_when_there_is() {
+    for seed in 0..60 {
+        let mut chance = Chance(seed);
+        let disk = Disk::new(Layout::Files);
+        let job = Job::new(1, 64, vec![("stream", LIVE, chance.bytes(64 * 10 + 7))]);
+        let (root, store) = disk.create(&job);
+        job.append_pages(&store);
+        let mut due: Vec<u64> = (0..job.chunks.len() as u64).collect();
+        chance.shuffle(&mut due);
+        let mut reports = Vec::new();
+        while let Some(chunk) = due.pop() {
+            let (seen, _) = store.live_shown(0).unwrap();
+            match chance.below(4) {
+                0 if chunk * 64 > seen => room::take(&store, 0),
+                1 => room::take_shown(&store, 0),
+                _ => {}
+            }
+            if let Err(error) = store.write_chunk(chunk, &job.chunks[chunk as usize]) {
+                assert!(error.is_full(), "seed {seed}: {error}");
+                assert!(!store.holds(chunk));
+                // It comes again as the next one, as a job's worker does it.
+                due.push(chunk);
+            }
+            room::give(&store, 0);
+            let shown = std::fs::read(store.folder().join("files/stream")).unwrap();
+            assert!(job.objects[0].2.starts_with(&shown), "seed {seed}");
+            if chance.below(3) == 0 {
+                reports.extend(flush(&root, &[Arc::clone(&store)]));
+            }
+        }
+        reports.extend(flush(&root, &[Arc::clone(&store)]));
+        assert!(reports.last().unwrap().complete, "seed {seed}: {reports:?}");
+        job.assert_complete(&store);
+    }
+}
