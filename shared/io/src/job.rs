@@ -623,7 +623,7 @@ impl Job {
 
     /// Something found no room: it is tried again, and who asks is told why nothing moves.
     fn stall(self: &Arc<Self>, error: &StoreError) {
-        let reason = format!("disk full, it goes on when there is room: {}", chain(error));
+        let reason = format!("disk full, it goes on when there is room: {error}");
         let reason = clip(reason);
         if self.step(|relay, fx| relay.stall(Some(reason.clone()), fx)) {
             tracing::warn!(job = %self.id(), %reason, "the job waits for room");
