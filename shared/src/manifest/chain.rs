@@ -42,8 +42,8 @@ pub enum ChainError {
         /// The chunk that it names.
         found: u64,
     },
-    /// Something follows the end.
-    #[error("page {0} has entries behind the end of the log")]
+    /// Something follows the end, be it an empty page.
+    #[error("page {0} goes on behind the end of the log")]
     BehindEnd(u32),
     /// A named limit is exceeded.
     #[error("page {index} exceeds the limit of {limit} {what}")]
@@ -283,6 +283,9 @@ impl Manifest {
             return self.accept_recut(page, bytes, claimed);
         }
         self.check_place(page)?;
+        if self.end.is_some() {
+            return Err(ChainError::BehindEnd(page.index));
+        }
         let (chunks, content) = (self.chunks, self.content);
         for entry in &page.entries {
             if self.end.is_some() {
@@ -608,6 +611,7 @@ mod tests {
         accept(&mut manifest, vec![chunk(&[(2, 90, 50)]), close(2, 140), end.clone()]).unwrap();
         assert_eq!(manifest.end(), Some((150, Hash::ZERO)));
         assert_eq!(accept(&mut manifest, vec![end]), Err(ChainError::BehindEnd(2)));
+        assert_eq!(accept(&mut manifest, vec![]), Err(ChainError::BehindEnd(2)));
     }
 
     #[test]
