@@ -2,9 +2,14 @@
 //!
 //! The engine stands behind a mutex and every effect is carried out while it is held: none
 //! of them waits, and so the newest state is also the last one told. Work that blocks — the
-//! disk, hashing — is done by [`Job::work`], one at a time per job, on the blocking pool.
+//! disk, hashing — is done at the job's desk, one at a time per job, on the blocking pool.
 
-use std::collections::{BTreeMap, VecDeque};
+mod desk;
+mod relays;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +25,8 @@ use shared::limit;
 use shared::manifest::{Entry, Manifest, Page, PageBytes, PageSummary};
 use shared::relay::{Effect, Landing, Next, Relay};
 use shared::seal::Hash;
-use shared::wire::code::Code;
 use shared::wire::codec;
-use shared::wire::message::{Offer, Report, StateKind, Want};
+use shared::wire::message::{Report, StateKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,21 +38,17 @@ use crate::link::{Link, Links, chain};
 use crate::outlet;
 use crate::recent::Recent;
 use crate::store::{Flushed, Flusher, JobStore, StoreError};
-use crate::telemetry;
+
+pub use desk::Arrival;
+pub use relays::Relays;
+
+use desk::Inbound;
 
 /// Bytes of content that may be on their way to a job here at first. Then it is twice what the
 /// measured rate puts on the path in one round trip, from this up to the job's share of the
 /// budget ([`shared::budget::Budget::inbound_of`]; alone with the usual budget 32 MiB: 1 Gbit/s
 /// over 130 ms).
 pub const WINDOW_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// Chunks after which the window is measured anew.
-const MEASURE_EVERY: u64 = 32;
-/// First and longest pause before a job that found no room on its disk tries again.
-const ROOM_LOOK_MIN: Duration = Duration::from_millis(250);
-const ROOM_LOOK_MAX: Duration = Duration::from_secs(5);
-/// Bytes of pages that wait for the pages before them.
-const PARKED_PAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// Where a job's pages come from, and so how they are judged.
 pub enum Origin {
     /// From sources; every page is signed with the key in the job object.
@@ -151,89 +151,6 @@ pub struct Job {
     is_receiving: AtomicBool,
 }
 
-/// What has arrived and waits to be verified and stored, and the manifest it is judged by.
-#[derive(Debug)]
-struct Inbound {
-    queue: Vec<Arrival>,
-    queued_bytes: usize,
-    working: bool,
-    /// Taken out by the one worker while it works.
-    desk: Option<Box<Desk>>,
-}
-
-/// What only the job's worker touches.
-#[derive(Debug)]
-struct Desk {
-    manifest: Manifest,
-    parked_pages: BTreeMap<u32, Parked>,
-    parked_bytes: usize,
-    parked_chunks: BTreeMap<u64, (Bytes, Option<Arc<Link>>)>,
-    /// A page that the manifest has accepted and the store had no room for.
-    unkept: Option<Accepted>,
-    /// Whether something found no room on the disk: nothing is taken until it has.
-    full: bool,
-    /// The pause before the next try.
-    pause: Duration,
-    /// At the base: chunks that were cut anew and not compared with their bytes yet.
-    cuts: VecDeque<u64>,
-}
-
-/// A page that the manifest has accepted.
-#[derive(Debug)]
-struct Accepted {
-    page: Arc<Page>,
-    bytes: PageBytes,
-    summary: PageSummary,
-}
-
-/// A page that waits for the one before it.
-#[derive(Debug)]
-struct Parked {
-    bytes: PageBytes,
-    in_place: bool,
-    from: Option<Arc<Link>>,
-}
-
-impl Desk {
-    /// Pages that another one was taken in place of are not waited for.
-    fn forget_pages_before(&mut self, next: u32) {
-        while let Some(entry) = self.parked_pages.first_entry() {
-            if *entry.key() >= next {
-                return;
-            }
-            self.parked_bytes -= entry.remove().bytes.len();
-        }
-    }
-
-    /// Takes out the first page that waits, if it is the next one or comes in place of it.
-    fn next_parked(&mut self) -> Option<Parked> {
-        self.forget_pages_before(self.manifest.pages());
-        let entry = self.parked_pages.first_entry()?;
-        if *entry.key() != self.manifest.pages() && !entry.get().in_place {
-            return None;
-        }
-        let parked = entry.remove();
-        self.parked_bytes -= parked.bytes.len();
-        Some(parked)
-    }
-}
-
-/// A whole record that has arrived.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A page.
-    Page {
-        /// The page.
-        bytes: PageBytes,
-        /// Whether it comes in place of those that it stands for.
-        in_place: bool,
-        /// Who sent it.
-        from: Option<Arc<Link>>,
-    },
-    /// A chunk's payload.
-    Chunk(u64, Bytes, Option<Arc<Link>>),
-}
-
 /// What a restart found of a job.
 #[derive(Debug)]
 pub struct Restored {
@@ -312,22 +229,7 @@ impl Job {
         surroundings: Arc<Surroundings>,
         (manifest, relay): (Manifest, Relay),
     ) -> Self {
-        let desk = Desk {
-            manifest,
-            parked_pages: BTreeMap::new(),
-            parked_bytes: 0,
-            parked_chunks: BTreeMap::new(),
-            unkept: None,
-            full: false,
-            pause: ROOM_LOOK_MIN,
-            cuts: VecDeque::new(),
-        };
-        let inbound = Inbound {
-            queue: Vec::new(),
-            queued_bytes: 0,
-            working: false,
-            desk: Some(Box::new(desk)),
-        };
+        let inbound = Inbound::new(manifest);
         let is_receiving = !relay.is_complete() && !matches!(origin, Origin::Own);
         if is_receiving {
             surroundings.receiving.fetch_add(1, Ordering::Relaxed);
@@ -514,357 +416,6 @@ impl Job {
         self.relay().landing(link.peer(), chunk)
     }
 
-    /// A whole record has arrived. Says whether there was room for it: credit makes sure
-    /// that there is, unless the peer sends what it sent before.
-    pub fn arrived(self: &Arc<Self>, arrival: Arrival) -> bool {
-        let len = match &arrival {
-            Arrival::Page { bytes, .. } => bytes.len(),
-            Arrival::Chunk(_, payload, _) => payload.len(),
-        };
-        let mut inbound = self.inbound();
-        let most = 2 * self.surroundings.links.budget().inbound() + PARKED_PAGES_BYTES_MAX as u64;
-        if (inbound.queued_bytes + len) as u64 > most {
-            return false;
-        }
-        inbound.queue.push(arrival);
-        inbound.queued_bytes += len;
-        if !std::mem::replace(&mut inbound.working, true) {
-            self.start_work();
-        }
-        true
-    }
-
-    fn start_work(self: &Arc<Self>) {
-        let (job, tasks) = (Arc::clone(self), &self.surroundings.tasks);
-        match &self.keeping {
-            Keeping::Disk(_) => drop(tasks.spawn_blocking(move || job.work())),
-            Keeping::Memory(_) => drop(tasks.spawn(async move { job.work() })),
-        }
-    }
-
-    /// Verifies and stores what has arrived until nothing is left.
-    fn work(self: &Arc<Self>) {
-        let guard = WorkGuard(self);
-        let Some(mut desk) = self.inbound().desk.take() else { return };
-        if desk.full {
-            self.try_again(&mut desk);
-        }
-        while !desk.full || self.over.is_cancelled() {
-            let arrivals = {
-                let mut inbound = self.inbound();
-                if inbound.queue.is_empty() || self.over.is_cancelled() {
-                    inbound.queue.clear();
-                    inbound.queued_bytes = 0;
-                    inbound.working = false;
-                    inbound.desk = Some(desk);
-                    return drop(guard);
-                }
-                std::mem::take(&mut inbound.queue)
-            };
-            let mut arrivals = arrivals.into_iter();
-            while !desk.full
-                && let Some(arrival) = arrivals.next()
-            {
-                let len = match &arrival {
-                    Arrival::Page { bytes, .. } => bytes.len(),
-                    Arrival::Chunk(_, payload, _) => payload.len(),
-                };
-                self.take(&mut desk, arrival);
-                self.inbound().queued_bytes -= len;
-            }
-            self.inbound().queue.splice(0..0, arrivals);
-        }
-        let pause = desk.pause;
-        self.inbound().desk = Some(desk);
-        self.work_after(pause);
-        drop(guard);
-    }
-
-    /// Works on after a pause, as the same one worker.
-    fn work_after(self: &Arc<Self>, pause: Duration) {
-        let job = Arc::clone(self);
-        self.surroundings.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = job.over.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            job.start_work();
-        });
-    }
-
-    /// Stores what found no room before.
-    fn try_again(self: &Arc<Self>, desk: &mut Desk) {
-        desk.full = false;
-        if let Some(accepted) = desk.unkept.take()
-            && self.keep_page(desk, accepted).is_some()
-            && let Some(Parked { bytes, in_place, from }) = desk.next_parked()
-        {
-            self.take_page(desk, bytes, in_place, from);
-        }
-        let ready: Vec<u64> =
-            desk.parked_chunks.range(..desk.manifest.chunks()).map(|(c, _)| *c).collect();
-        for chunk in ready {
-            if desk.full {
-                break;
-            }
-            if let Some((payload, from)) = desk.parked_chunks.remove(&chunk) {
-                self.take_chunk(desk, chunk, payload, from);
-            }
-        }
-        if desk.full {
-            desk.pause = (desk.pause * 2).min(ROOM_LOOK_MAX);
-        } else {
-            desk.pause = ROOM_LOOK_MIN;
-            tracing::info!(job = %self.id(), "there is room again");
-            self.step(|relay, fx| relay.stall(None, fx));
-        }
-    }
-
-    /// Something found no room: it is tried again, and who asks is told why nothing moves.
-    fn stall(self: &Arc<Self>, error: &StoreError) {
-        let reason = format!("disk full, it goes on when there is room: {error}");
-        let reason = clip(reason);
-        if self.step(|relay, fx| relay.stall(Some(reason.clone()), fx)) {
-            tracing::warn!(job = %self.id(), %reason, "the job waits for room");
-        }
-    }
-
-    fn take(self: &Arc<Self>, desk: &mut Desk, arrival: Arrival) {
-        match arrival {
-            Arrival::Page { bytes, in_place, from } => {
-                self.take_page(desk, bytes, in_place, from);
-            }
-            Arrival::Chunk(chunk, payload, from) => self.take_chunk(desk, chunk, payload, from),
-        }
-    }
-
-    /// Takes a page, and those that waited for it.
-    fn take_page(
-        self: &Arc<Self>,
-        desk: &mut Desk,
-        bytes: PageBytes,
-        in_place: bool,
-        from: Option<Arc<Link>>,
-    ) {
-        let mut next = Some(Parked { bytes, in_place, from });
-        while let Some(page) = next {
-            if self.take_one_page(desk, page).is_none() {
-                return;
-            }
-            next = desk.next_parked();
-        }
-    }
-
-    /// Takes a page; `None` unless it is stored now.
-    fn take_one_page(self: &Arc<Self>, desk: &mut Desk, page: Parked) -> Option<()> {
-        let Parked { bytes, in_place, from } = page;
-        if bytes.is_signed() && !bytes.verify(&self.object.page_key) {
-            telemetry::hash_failure();
-            blame(from.as_ref(), "a page whose signature does not verify");
-            return None;
-        }
-        let page = match bytes.decode() {
-            Ok(page) => Arc::new(page),
-            Err(error) => {
-                blame(from.as_ref(), &format!("a page: {error}"));
-                return None;
-            }
-        };
-        let next = in_place && desk.manifest.may_skip_to(&page);
-        if page.index > desk.manifest.pages() && !next {
-            if desk.parked_bytes + bytes.len() > PARKED_PAGES_BYTES_MAX {
-                blame(from.as_ref(), "too many pages ahead of a missing one");
-            } else {
-                desk.parked_bytes += bytes.len();
-                let parked = Parked { bytes, in_place, from };
-                if let Some(before) = desk.parked_pages.insert(page.index, parked) {
-                    desk.parked_bytes -= before.bytes.len();
-                }
-            }
-            return None;
-        }
-        if page.index < desk.manifest.pages() {
-            self.compare_page(page.index, &bytes, from.as_ref());
-            return None;
-        }
-        self.accept_page(desk, &page, bytes, from.as_ref())
-    }
-
-    /// A page that is here already: another one under its index is an alarm.
-    fn compare_page(self: &Arc<Self>, index: u32, bytes: &PageBytes, from: Option<&Arc<Link>>) {
-        let same = self.keeping.content().read_page(index).is_ok_and(|p| p.hash() == bytes.hash());
-        if !same {
-            let text = format!("two different pages {index} of job {}", self.id());
-            tracing::error!(job = %self.id(), index, "two different pages under one index");
-            match self.origin {
-                Origin::Signed => self.fail(text),
-                // Unsigned: the publisher contradicts itself, what is here stands.
-                Origin::Drafts { .. } | Origin::Own => blame(from, &text),
-            }
-        }
-    }
-
-    fn accept_page(
-        self: &Arc<Self>,
-        desk: &mut Desk,
-        page: &Arc<Page>,
-        bytes: PageBytes,
-        from: Option<&Arc<Link>>,
-    ) -> Option<()> {
-        let summary = match desk.manifest.accept(page, &bytes) {
-            Ok(summary) => summary,
-            Err(error) => {
-                self.fail(format!("page {} cannot be: {error}", page.index));
-                blame(from, &format!("page {}: {error}", page.index));
-                return None;
-            }
-        };
-        if matches!(self.origin, Origin::Drafts { .. })
-            && !bytes.is_signed()
-            && let Err(reason) = self.check_cuts(desk, &summary)
-        {
-            self.fail(reason.clone());
-            blame(from, &reason);
-            return None;
-        }
-        let bytes = match &self.origin {
-            Origin::Drafts { key, .. } => bytes.sign(key),
-            Origin::Signed | Origin::Own => bytes,
-        };
-        self.keep_page(desk, Accepted { page: Arc::clone(page), bytes, summary })
-    }
-
-    /// Stores a page that the manifest has accepted.
-    fn keep_page(self: &Arc<Self>, desk: &mut Desk, accepted: Accepted) -> Option<()> {
-        match self.keeping.content().append_page(&accepted.bytes, &accepted.page) {
-            Ok(()) => {}
-            Err(error) if error.is_full() => {
-                self.stall(&error);
-                desk.full = true;
-                desk.unkept = Some(accepted);
-                return None;
-            }
-            Err(error) => {
-                self.fail(chain(&error));
-                return None;
-            }
-        }
-        let Accepted { page, bytes, summary } = accepted;
-        let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
-        let publish = !matches!(self.origin, Origin::Drafts { .. });
-        self.step(|relay, fx| {
-            relay.page(&summary, &lens, desk.manifest.end().is_some(), fx);
-            if publish {
-                let pages = relay.pages();
-                relay.publish(pages, fx);
-            }
-        });
-        if let Some((size, digest)) = desk.manifest.end() {
-            self.surroundings.watcher.ended(self, size, digest);
-        }
-        self.mark_dirty(bytes.len());
-        if summary.skipped {
-            desk.parked_chunks = desk.parked_chunks.split_off(&page.first_chunk);
-        }
-        let described = page.first_chunk..page.first_chunk + page.chunk_count();
-        let ready: Vec<u64> = desk.parked_chunks.range(described).map(|(c, _)| *c).collect();
-        for chunk in ready {
-            if desk.full {
-                break;
-            }
-            if let Some((payload, from)) = desk.parked_chunks.remove(&chunk) {
-                self.take_chunk(desk, chunk, payload, from);
-            }
-        }
-        Some(())
-    }
-
-    /// The base signs what it has verified: chunks that the publisher has cut anew are compared
-    /// with the bytes that are here, one with each page and the rest before they replace the
-    /// short ones.
-    fn check_cuts(&self, desk: &mut Desk, summary: &PageSummary) -> Result<(), String> {
-        let due = if summary.in_force.is_some() { desk.cuts.len() } else { 1 };
-        let content = self.keeping.content();
-        for _ in 0..due.min(desk.cuts.len()) {
-            let Some(chunk) = desk.cuts.pop_front() else { break };
-            let page = content.page_with(chunk).map_err(|error| chain(&error))?;
-            let view = page.ok_or_else(|| format!("chunk {chunk} has no page"))?;
-            let Some((_, hash, _)) = view.chunk(chunk) else { continue };
-            let payload = match content.read_chunk(chunk) {
-                Ok(payload) => payload,
-                // A short chunk is still on its way: it is here before its time is over, since
-                // the publisher waits for it to be durable.
-                Err(StoreError::NotHeld(_)) if summary.in_force.is_none() => {
-                    desk.cuts.push_front(chunk);
-                    break;
-                }
-                Err(error) => return Err(chain(&error)),
-            };
-            if Hash::of(&payload) != *hash {
-                return Err(format!("chunk {chunk} was cut anew out of other bytes"));
-            }
-        }
-        if summary.recut.is_some() {
-            desk.cuts.extend(summary.first_chunk..summary.first_chunk + summary.chunks);
-        }
-        Ok(())
-    }
-
-    fn take_chunk(
-        self: &Arc<Self>,
-        desk: &mut Desk,
-        chunk: u64,
-        payload: Bytes,
-        from: Option<Arc<Link>>,
-    ) {
-        let page = match self.keeping.content().page_with(chunk) {
-            Ok(Some(page)) => page,
-            Ok(None) => {
-                desk.parked_chunks.insert(chunk, (payload, from));
-                return;
-            }
-            Err(error) => return self.fail(chain(&error)),
-        };
-        let Some((len, hash, _)) = page.chunk(chunk) else { return };
-        if payload.len() != len as usize || Hash::of(&payload) != *hash {
-            telemetry::hash_failure();
-            return blame(from.as_ref(), &format!("chunk {chunk} does not verify"));
-        }
-        if self.relay().held().contains(chunk) {
-            return telemetry::duplicate(u64::from(len));
-        }
-        match self.keeping.content().write_chunk(chunk, &payload) {
-            Ok(()) => {}
-            Err(error) if error.is_full() => {
-                self.stall(&error);
-                desk.full = true;
-                desk.parked_chunks.insert(chunk, (payload, from));
-                return;
-            }
-            Err(error) => return self.fail(chain(&error)),
-        }
-        if matches!(self.keeping, Keeping::Disk(_)) && self.relay().has_receivers() {
-            self.recent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk, payload);
-        }
-        if let Some(link) = &from {
-            telemetry::content_received(link.identity().role, u64::from(len));
-        }
-        let now = self.surroundings.clock.now();
-        self.step(|relay, fx| {
-            relay.hold(now, chunk, len, fx);
-            if let Some(link) = &from {
-                relay.fed_by(link.peer(), fx);
-                if chunk.is_multiple_of(MEASURE_EVERY) {
-                    let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
-                    let bytes = bytes.min(self.surroundings.inbound_share());
-                    set_window(relay, &self.object, bytes);
-                }
-            }
-        });
-        self.mark_dirty(len as usize);
-    }
-
     fn mark_dirty(&self, bytes: usize) {
         if let (Keeping::Disk(store), Some(flusher)) = (&self.keeping, &self.surroundings.flusher)
             && let Err(error) = flusher.dirty(store, bytes as u64)
@@ -986,98 +537,4 @@ fn clip(mut reason: String) -> String {
         reason.pop();
     }
     reason
-}
-
-fn blame(from: Option<&Arc<Link>>, what: &str) {
-    if let Some(link) = from {
-        link.fault(Code::Fault, what);
-    }
-}
-
-/// Fails the job when its worker panics: what it was at is in an unknown state.
-struct WorkGuard<'a>(&'a Arc<Job>);
-
-impl Drop for WorkGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail("its worker has panicked; see the log".to_owned());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;
-
-/// The jobs of a process that are not dropped.
-#[derive(Debug, Default)]
-pub struct Relays(Mutex<RelaysInner>);
-
-#[derive(Debug, Default)]
-struct RelaysInner {
-    jobs: BTreeMap<JobId, Arc<Job>>,
-    /// Offers of jobs that are not here yet: an offer may overtake the job object.
-    early: BTreeMap<(JobId, PeerId), Offer>,
-}
-
-impl Relays {
-    /// Adds a job; offers that came before it are taken up.
-    pub fn insert(&self, job: Arc<Job>) {
-        let mut inner = self.lock();
-        inner.jobs.insert(job.id(), Arc::clone(&job));
-        let early = std::mem::take(&mut inner.early);
-        let (mine, others) = early.into_iter().partition(|((id, _), _)| *id == job.id());
-        inner.early = others;
-        drop(inner);
-        let mine: BTreeMap<(JobId, PeerId), Offer> = mine;
-        for ((_, peer), offer) in mine {
-            job.step(|relay, fx| relay.offered(&peer, offer, fx));
-        }
-    }
-
-    /// Takes a job out and stops it.
-    pub fn remove(&self, id: JobId) -> Option<Arc<Job>> {
-        let job = self.lock().jobs.remove(&id)?;
-        job.stop();
-        Some(job)
-    }
-
-    /// A job.
-    pub fn get(&self, id: JobId) -> Option<Arc<Job>> {
-        self.lock().jobs.get(&id).cloned()
-    }
-
-    /// All jobs.
-    pub fn all(&self) -> Vec<Arc<Job>> {
-        self.lock().jobs.values().cloned().collect()
-    }
-
-    /// `link`'s peer offers the job.
-    pub fn offered(&self, link: &Arc<Link>, id: JobId, offer: Offer) {
-        let mut inner = self.lock();
-        if let Some(job) = inner.jobs.get(&id).cloned() {
-            drop(inner);
-            job.step(|relay, fx| relay.offered(link.peer(), offer, fx));
-        } else if inner.early.len() < limit::JOBS_OPEN_MAX {
-            inner.early.insert((id, link.peer().clone()), offer);
-        }
-    }
-
-    /// `link`'s peer wants the job.
-    pub fn wanted(&self, link: &Arc<Link>, id: JobId, want: Want) {
-        if let Some(job) = self.get(id) {
-            job.step(|relay, fx| relay.wanted(link.peer(), want, fx));
-        }
-    }
-
-    /// The connection to `peer` is gone.
-    pub(crate) fn peer_lost(&self, peer: &PeerId) {
-        self.lock().early.retain(|(_, from), _| from != peer);
-        for job in self.all() {
-            job.peer_lost(peer);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RelaysInner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
