@@ -118,6 +118,8 @@ pub struct Link {
     clock: Clock,
     channel: Mutex<Channel>,
     wake: Notify,
+    /// Whose turn it is to write to its job stream; first come, first served.
+    writing: tokio::sync::Mutex<()>,
     heard: AtomicU64,
     /// Memory of what has arrived of records that are not whole, on all job streams.
     waiting: AtomicUsize,
@@ -166,6 +168,7 @@ impl Link {
             clock,
             channel: Mutex::new(channel),
             wake: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
             heard: AtomicU64::new(clock.now().as_micros()),
             waiting: AtomicUsize::new(0),
             stream_out,
@@ -189,6 +192,11 @@ impl Link {
     /// The connection.
     pub const fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Waits for the turn to write a piece to a job stream; it ends when what is given is dropped.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
     }
 
     /// When the peer was last heard.

@@ -18,6 +18,8 @@ use crate::telemetry;
 /// more urgent job has to wait for.
 const BATCH_MIN: u64 = 64 * 1024;
 const BATCH_MAX: u64 = 256 * 1024;
+/// Bytes that one job writes before it is another one's turn on the connection.
+const TURN: usize = 16 * 1024;
 
 /// Why an outlet ends before its job does.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +87,29 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
                 out.reset(VarInt::from_u32(Code::NoJob.number())).ok();
                 return Ok(());
             }
-            written = out.write_chunk(framed) => written?,
+            written = write_in_turns(link, out, framed) => written?,
         }
         telemetry::content_sent(link.identity().role, payload);
     }
+}
+
+/// Writes `bytes` in pieces, each when it is this job's turn.
+///
+/// quinn wakes the writer that came last when there is room on a connection, and so lets one of
+/// three or more that always have something to write starve. Here they take turns: a job waits
+/// for one piece of each of the others. What a turn waits for is room in the connection's send
+/// window, not for its own stream: job streams are always read.
+async fn write_in_turns(
+    link: &Link,
+    out: &mut SendStream,
+    mut bytes: Bytes,
+) -> Result<(), WriteError> {
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(TURN));
+        let _turn = link.turn().await;
+        out.write_chunk(piece).await?;
+    }
+    Ok(())
 }
 
 fn chunk_bytes((next, len): &(Next, u32)) -> u64 {
