@@ -632,6 +632,13 @@ impl Session for Hub {
         Self::free_space(self)
     }
 
+    fn waits_for(&self, job: JobId) -> Option<String> {
+        match self.relays.get(job)?.report().phase {
+            Phase::Stalled(reason) => Some(format!("the base: {reason}")),
+            Phase::Receiving | Phase::Complete | Phase::Failed(_) | Phase::Dropped => None,
+        }
+    }
+
     fn link(&self, node: &Name) -> jobs::Link {
         let address =
             self.stores().get(node).map(|visit| visit.address.clone()).unwrap_or_default();

@@ -58,6 +58,8 @@ pub trait Session: Send + Sync {
     fn closed(&self, job: JobId, state: JobState);
     /// Bytes that can still be written to the base's disk.
     fn free_space(&self) -> u64;
+    /// Why the base takes no content of a job now, if it takes none.
+    fn waits_for(&self, job: JobId) -> Option<String>;
     /// What is known of the connection to a node.
     fn link(&self, node: &Name) -> Link;
 }

@@ -20,7 +20,7 @@ pub struct JobView {
     pub kind: KindView,
     /// Where it stands.
     pub state: JobState,
-    /// Why it failed, was cancelled or is partial.
+    /// Why it failed, was cancelled or is partial; while it is open, what the base waits for.
     pub reason: Option<String>,
     /// Content bytes, once known.
     pub size: Option<u64>,

@@ -61,9 +61,13 @@ impl Jobs {
                 Ok(Answer::Reply(Reply::Jobs(views)))
             }
             Request::Job(job) => {
+                let session = self.session();
                 let view = |turn: &mut Turn<'_>, id| {
-                    let view =
+                    let mut view =
                         turn.table().view(id).ok_or(TableError::UnknownJob(JobRef::Id(id)))?;
+                    if view.closed_at.is_none() {
+                        view.reason = view.reason.or_else(|| session.waits_for(id));
+                    }
                     Ok(Reply::Job(Box::new(view)))
                 };
                 self.on_job(asker, job, view).await.map(answer)

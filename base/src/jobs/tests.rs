@@ -21,6 +21,7 @@ struct Told {
     drops: Mutex<Vec<JobId>>,
     closed: Mutex<Vec<(JobId, JobState)>>,
     up: Mutex<Vec<Name>>,
+    full: Mutex<Vec<JobId>>,
     used: AtomicU64,
 }
 
@@ -39,6 +40,9 @@ impl Session for Told {
     }
     fn free_space(&self) -> u64 {
         (1 << 40) - self.used.load(Ordering::Relaxed)
+    }
+    fn waits_for(&self, job: JobId) -> Option<String> {
+        self.full.lock().unwrap().contains(&job).then(|| "no room".to_owned())
     }
     fn link(&self, node: &Name) -> Link {
         let up = self.up.lock().unwrap().contains(node);
@@ -182,7 +186,13 @@ async fn a_job_is_created_reported_closed_and_kept() {
     let watcher = world.watch(job).await;
     world.input(Input::Content { job, bytes: 100, end: end() }).await;
     world.report("a", job, Phase::Receiving, 50).await;
+    world.told.full.lock().unwrap().push(job);
+    let alice = asker(Role::Operator, "ops");
+    let open = world.view(&alice, &job.to_string()).await.unwrap();
+    assert_eq!(open.reason.as_deref(), Some("no room"), "an open job tells what it waits for");
     world.report("a", job, Phase::Complete, 100).await;
+    let closed = world.view(&alice, &job.to_string()).await.unwrap();
+    assert_eq!(closed.reason, None);
     let bodies: Vec<Arc<Event>> = events(watcher).await;
     let kinds = bodies.iter().map(|event| match &event.body {
         EventBody::Created => "created",
