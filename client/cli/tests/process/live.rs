@@ -114,6 +114,32 @@ async fn a_node_that_starts_again_goes_on_at_what_is_durable() {
     assert_eq!(received, (HALF - HALF / 2) as u64, "what was durable did not come again");
 }
 
+#[tokio::test]
+async fn a_live_push_goes_on_over_kills_of_base_and_nodes() {
+    let mut fleet = Fleet::start(2).await;
+    let content = bytes(14, HALF);
+    let (mut push, mut pipe) = push_live(&fleet, &[]);
+    let job = created(&mut push).await;
+    for (at, piece) in content.chunks(HALF / 12).enumerate() {
+        pipe.write_all(piece).await.unwrap();
+        let role = ["b", "n1", "b", "n2"][at % 4];
+        fleet.end(role, Signal::KILL).await;
+        fleet.start_again(role).await;
+        until("what was written is seen", async || {
+            let shown = shown(&fleet, "n1", &job, "stream")?;
+            assert!(content.starts_with(&shown), "n1 shows what was not pushed");
+            (shown.len() >= content.len().min(at * (HALF / 12))).then_some(())
+        })
+        .await;
+    }
+    drop(pipe);
+    let (code, closed, err) = push.finish().await;
+    assert_eq!((code, text(&closed, "state")), (Some(0), "complete"), "{err}");
+    for name in ["n1", "n2"] {
+        assert!(shown(&fleet, name, &job, "stream").as_deref() == Some(&content[..]), "{name}");
+    }
+}
+
 /// A live push named "news" that is killed when `first` is durable at the base.
 async fn killed_when_durable(fleet: &Fleet, first: &[u8]) -> String {
     let (mut push, mut pipe) = push_live(fleet, &["--name", "news"]);
