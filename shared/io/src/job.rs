@@ -48,7 +48,7 @@ use desk::Inbound;
 /// measured rate puts on the path in one round trip, from this up to the job's share of the
 /// budget ([`shared::budget::Budget::inbound_of`]; alone with the usual budget 32 MiB: 1 Gbit/s
 /// over 130 ms).
-pub const WINDOW_BYTES_MIN: u64 = 4 * 1024 * 1024;
+pub const WINDOW_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// Where a job's pages come from, and so how they are judged.
 pub enum Origin {
     /// From sources; every page is signed with the key in the job object.
