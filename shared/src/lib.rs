@@ -7,6 +7,7 @@
 
 pub mod budget;
 pub mod chunk_set;
+pub mod congestion;
 pub mod control;
 pub mod id;
 pub mod job;

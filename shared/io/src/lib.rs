@@ -5,6 +5,7 @@
 //! when is decided by [`shared::relay`]; this crate carries it out.
 
 pub mod clock;
+pub mod congestion;
 pub mod content;
 pub mod data_folder;
 pub mod greet;

@@ -128,6 +128,12 @@ impl Host {
 pub struct Randomness(SplitMix);
 
 impl Randomness {
+    /// Seeds that depend on all `parts` and on their order.
+    #[must_use]
+    pub fn from_parts(parts: &[u64]) -> Self {
+        Self(SplitMix::from_parts(parts))
+    }
+
     /// An endpoint configuration with quinn's defaults and nothing random.
     #[must_use]
     pub fn endpoint_config(&self) -> EndpointConfig {

@@ -75,7 +75,7 @@ impl Authority {
     }
 
     /// A server that shows the certificate of `host` and asks for one of this authority.
-    pub(super) fn server(&self, host: &str) -> Result<QuicServerConfig, IdentityError> {
+    pub(crate) fn server(&self, host: &str) -> Result<QuicServerConfig, IdentityError> {
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::clone(&self.roots),
             Arc::clone(&self.provider),
@@ -92,7 +92,7 @@ impl Authority {
     }
 
     /// A client that shows the certificate of `host` and accepts servers of this authority.
-    pub(super) fn client(&self, host: &str) -> Result<QuicClientConfig, IdentityError> {
+    pub(crate) fn client(&self, host: &str) -> Result<QuicClientConfig, IdentityError> {
         let (chain, key) = self.certify(host)?;
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -23,6 +23,8 @@ pub(crate) const PRODUCT_WINDOW: u32 = shared_io::transport::STREAM_WINDOW;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Controller {
+    /// The product's default.
+    Product,
     Cubic,
     /// A window of 64 MiB, whatever is lost: the worst sender there can be.
     Flood,
@@ -31,7 +33,9 @@ pub(crate) enum Controller {
 /// The product's transport settings with another stream window and congestion controller. The
 /// limits of the connection grow with a stream window that is larger than the product's.
 pub(crate) fn transport(stream_window: u32, controller: Controller) -> Arc<TransportConfig> {
-    let mut config = transport_config(Congestion::Cubic, Budget::default());
+    let congestion =
+        if controller == Controller::Cubic { Congestion::Cubic } else { Congestion::Shallow };
+    let mut config = transport_config(congestion, Budget::default());
     config.stream_receive_window(stream_window.into());
     if stream_window > PRODUCT_WINDOW {
         config.receive_window((2 * stream_window).into()).send_window(u64::from(2 * stream_window));
@@ -43,7 +47,7 @@ pub(crate) fn transport(stream_window: u32, controller: Controller) -> Arc<Trans
 }
 
 pub(crate) fn product_transport() -> Arc<TransportConfig> {
-    transport(PRODUCT_WINDOW, Controller::Cubic)
+    transport(PRODUCT_WINDOW, Controller::Product)
 }
 
 pub(crate) fn spec(text: &str) -> LinkSpec {

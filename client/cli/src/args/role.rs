@@ -36,8 +36,8 @@ pub(crate) struct BaseArgs {
 /// What both services take.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
-    /// The congestion controller: cubic or bbr.
-    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    /// The congestion controller: shallow (Distributary's own), cubic or bbr.
+    #[arg(long, value_name = "NAME", default_value = "shallow")]
     pub(crate) congestion: Congestion,
 
     /// How much memory the process may use; bounds on what waits are parts of it.

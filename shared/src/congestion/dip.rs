@@ -1,0 +1,193 @@
+//! Dips: the window shrinks for an instant, and the round trip tells why there is a queue.
+//!
+//! A dip of `cut` bytes takes `cut / capacity` seconds out of the queue of a link. A flow knows
+//! its rate, not the capacity: if the round trip falls by less than `cut / rate`, the quotient is
+//! the flow's share of the link. An empty path, or one that became longer, does not fall at all.
+
+use crate::time::Time;
+
+use super::compete::Growth;
+use super::{
+    Controller, FOREIGN_WITHIN, OURS_ROUNDS, OVERFLOW_WITHIN, PROBATION, Phase, SHARE_ALONE,
+    SHARE_OURS,
+};
+
+/// How long the window stays low, once the bytes in flight have followed: half a base within
+/// these bounds, seconds. Others must see it.
+const HOLD_PART: f64 = 0.5;
+const HOLD: (f64, f64) = (0.01, 0.05);
+/// What a look takes out: this part of the window, or so many times what the flow keeps in the
+/// queue if that is more, and half of the window at most.
+const LOOK_PART: f64 = 0.25;
+const LOOK_QUEUES: f64 = 4.0;
+/// Round trips after which all packets of a dip have been acknowledged.
+const ANSWERED: f64 = 1.1;
+/// Packets in flight of a flow that steps aside.
+const ASIDE_PACKETS: f64 = 4.0;
+
+/// A dip under way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Dip {
+    /// Since when the bytes in flight have been low.
+    low_since: Option<Time>,
+    /// The window after it.
+    after: f64,
+    /// What goes on after it, if the flow competes.
+    growth: Option<Growth>,
+}
+
+/// Why there is a dip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// To see the path without the queue.
+    Look,
+    /// To see whose queue it is.
+    Share,
+    /// The queue ran over while the flow competed: to see whether it fills again.
+    Aside,
+}
+
+/// What a dip is to show.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trial {
+    why: Why,
+    /// Packets sent from here on count.
+    from: Option<Time>,
+    /// Least round trip of these, and the standing one before, seconds.
+    least: f64,
+    before: f64,
+    cut: f64,
+    rate: f64,
+    /// The window before.
+    window: f64,
+}
+
+impl Trial {
+    /// A packet sent at `sent` came through in `rtt` seconds.
+    pub(super) fn seen(&mut self, sent: Time, rtt: f64) {
+        if self.from.is_some_and(|from| sent >= from) {
+            self.least = self.least.min(rtt);
+        }
+    }
+
+    /// The flow's share of the link, 0 to 1.
+    fn share(&self) -> f64 {
+        (self.before - self.least).max(0.0) * self.rate / self.cut
+    }
+}
+
+impl Controller {
+    /// Dips to see the path without the queue.
+    pub(super) fn look(&mut self, standing: f64) {
+        let cut = (LOOK_QUEUES * self.queue()).max(LOOK_PART * self.window).min(self.window / 2.0);
+        self.begin(Why::Look, standing, cut, self.window, None);
+    }
+
+    /// Dips by `cut` bytes to see whose queue it is.
+    pub(super) fn test(&mut self, now: Time, standing: f64, cut: f64, growth: Option<Growth>) {
+        self.tested = now;
+        self.begin(Why::Share, standing, cut, self.window, growth);
+    }
+
+    /// Leaves the queue to the others for a round trip, and comes back with what RFC 9438 leaves.
+    pub(super) fn step_aside(&mut self, now: Time) {
+        let standing = self.path.base() + self.path.longest_queue();
+        self.step_aside_from(now, standing);
+    }
+
+    pub(super) fn step_aside_from(&mut self, now: Time, standing: f64) {
+        self.tested = now;
+        let growth = Growth::cut(now, self.window);
+        let cut = (self.window - ASIDE_PACKETS * self.mtu).max(0.0);
+        self.begin(Why::Aside, standing, cut, growth.window(), Some(growth));
+    }
+
+    fn begin(&mut self, why: Why, before: f64, cut: f64, after: f64, growth: Option<Growth>) {
+        let (rate, window) = (self.rate, self.window);
+        self.trial =
+            Some(Trial { why, from: None, least: f64::INFINITY, before, cut, rate, window });
+        self.window -= cut;
+        self.phase = Phase::Dip(Dip { low_since: None, after, growth });
+    }
+
+    pub(super) fn dip(&mut self, now: Time, dip: Dip) {
+        let hold = (HOLD_PART * self.path.base()).clamp(HOLD.0, HOLD.1);
+        match dip.low_since {
+            None if self.in_flight <= self.window + self.mtu => {
+                self.phase = Phase::Dip(Dip { low_since: Some(now), ..dip });
+                if let Some(trial) = &mut self.trial {
+                    trial.from = Some(now);
+                }
+            }
+            Some(since) if now.since(since).as_secs_f64() >= hold => {
+                self.window = dip.after;
+                self.phase = dip.growth.map_or(Phase::Cruise, Phase::Compete);
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges a dip whose packets have been acknowledged.
+    pub(super) fn finish_trial(&mut self, now: Time) {
+        let over = |trial: &Trial| {
+            let waited = trial.from.map_or(0.0, |from| now.since(from).as_secs_f64());
+            trial.least.is_finite() && waited >= ANSWERED * trial.least
+        };
+        let Some(trial) = self.trial.filter(over) else {
+            return;
+        };
+        self.trial = None;
+        match (trial.why, self.phase) {
+            (Why::Look, _) => self.path.looked(now, trial.least),
+            (_, Phase::Compete(growth)) => self.judge_rivals(now, &trial, growth),
+            _ => self.judge_queue(now, &trial),
+        }
+    }
+
+    fn is_drained(&self, trial: &Trial) -> bool {
+        trial.least < self.path.floor() + 0.5 * self.path.alarm()
+    }
+
+    /// A queue met while cruising: ours, or another's.
+    fn judge_queue(&mut self, now: Time, trial: &Trial) {
+        let drained = self.is_drained(trial);
+        if drained || trial.share() > SHARE_OURS {
+            let rest = std::time::Duration::from_secs_f64(OURS_ROUNDS * trial.before);
+            self.ours_until = now + rest;
+            if !drained {
+                self.path.rebase(now, trial.least.min(self.path.base()));
+            }
+            return;
+        }
+        let (count, last) = self.foreign;
+        let again = now.since(last).as_secs_f64() <= FOREIGN_WITHIN;
+        self.foreign = (if again { count + 1 } else { 1 }, now);
+        let above_floor = trial.least > self.path.floor() + self.path.alarm();
+        self.path.rebase(now, trial.least);
+        let filled = self.losses.overflowed(now, OVERFLOW_WITHIN);
+        if (self.foreign.0 >= 2 || filled) && above_floor {
+            self.phase = Phase::Compete(Growth::uncut());
+        }
+    }
+
+    /// A queue met while competing: whether anybody else fills it.
+    fn judge_rivals(&mut self, now: Time, trial: &Trial, growth: Growth) {
+        match trial.why {
+            // What flows of this kind hold together is gone when all step aside, as they do when
+            // the queue runs over for all. Somebody who does not will have it back soon.
+            Why::Aside if self.is_drained(trial) => {
+                self.window = trial.window * self.path.floor() / trial.before;
+                self.path.rebase(now, trial.least);
+                let until = now + std::time::Duration::from_secs_f64(PROBATION);
+                self.probation = Some((until, growth));
+                self.phase = Phase::Cruise;
+            }
+            Why::Share if trial.share() > SHARE_ALONE => {
+                self.foreign = (0, now);
+                self.path.rebase(now, self.path.floor());
+                self.phase = Phase::Cruise;
+            }
+            _ => {}
+        }
+    }
+}

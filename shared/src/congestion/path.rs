@@ -1,0 +1,216 @@
+//! What is known of the path: its round trip without a queue, the queue seen, its jitter.
+
+use crate::time::Time;
+
+/// A sample no further above the base than this counts as a look at the empty path: a hundredth
+/// of the base within these bounds, seconds.
+const TOUCH_PART: f64 = 0.01;
+const TOUCH: (f64, f64) = (0.0002, 0.001);
+/// Acknowledgements in a row that must show a queue, and how long it must be: a part of the base
+/// within these bounds, seconds.
+const RECENT: usize = 8;
+const SHOWS_PART: f64 = 1.0 / 32.0;
+const SHOWS: (f64, f64) = (0.001, 0.004);
+/// An acknowledgement of fewer packets, and so long after the one before, seconds, may have been
+/// delayed by the receiver: its round trip says nothing about the queue.
+const PROMPT_PACKETS: u32 = 2;
+const PROMPT_AFTER: f64 = 0.005;
+/// What the longest queue keeps from round to round.
+const LONGEST_KEEP: f64 = 0.995;
+/// Samples in a round, and rounds, from which jitter is told.
+const SPREAD_SAMPLES: u32 = 4;
+const SPREAD_ROUNDS: usize = 4;
+/// How fast the spread follows, and how much of it our own bursts make: seconds, or this part of
+/// the base if that is more.
+const SPREAD_GAIN: f64 = 0.25;
+const SPREAD_OWN: f64 = 0.001;
+const SPREAD_OWN_PART: f64 = 1.0 / 50.0;
+/// Delay that is allowed for a second of spread. The spread is that of a round's mean above its
+/// least, and the least of a round is itself uncertain by several times as much when packets keep
+/// their order.
+const NOISE_PER_SPREAD: f64 = 5.0;
+/// A standing queue above this, beside a part of the floor and twice the noise, is more than some
+/// dozens of flows of this kind keep together at 5 Mbit/s and more, seconds.
+const ALARM: f64 = 0.004;
+const ALARM_PART: f64 = 1.0 / 8.0;
+/// The floor is the least round trip of the last one to two of these times, seconds.
+const FLOOR_EVERY: f64 = 30.0;
+
+/// Round trips of the acknowledgements of one round that were not delayed by the receiver.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    sum: f64,
+    count: u32,
+    most: f64,
+}
+
+impl Times {
+    fn add(&mut self, rtt: f64) {
+        self.sum += rtt;
+        self.count += 1;
+        self.most = self.most.max(rtt);
+    }
+}
+
+/// All times in seconds.
+#[derive(Debug, Clone)]
+pub(super) struct Path {
+    base: f64,
+    /// When a packet last met an empty path.
+    base_at: Time,
+    /// Least round trips of the two times between looks before this one, and of this one.
+    lows: [f64; 2],
+    low: f64,
+    floors: [f64; 2],
+    floor_since: Time,
+    recent: [f64; RECENT],
+    samples: usize,
+    /// Packets of the acknowledgement that is being told; the newest of them and its round trip.
+    told: u32,
+    newest: (Time, f64),
+    told_at: Time,
+    prompt: Times,
+    longest_queue: f64,
+    spreads: [f64; SPREAD_ROUNDS],
+    spread: f64,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self {
+            base: f64::INFINITY,
+            base_at: Time::ZERO,
+            lows: [f64::INFINITY; 2],
+            low: f64::INFINITY,
+            floors: [f64::INFINITY; 2],
+            floor_since: Time::ZERO,
+            recent: [f64::INFINITY; RECENT],
+            samples: 0,
+            told: 0,
+            newest: (Time::ZERO, 0.0),
+            told_at: Time::ZERO,
+            prompt: Times::default(),
+            longest_queue: 0.0,
+            spreads: [0.0; SPREAD_ROUNDS],
+            spread: 0.0,
+        }
+    }
+}
+
+impl Path {
+    /// Whether a round trip was seen.
+    pub(super) fn is_known(&self) -> bool {
+        self.base.is_finite()
+    }
+
+    /// Round trip without a queue, as far as is known.
+    pub(super) fn base(&self) -> f64 {
+        self.base
+    }
+
+    /// Least round trip of the last half minute or more.
+    pub(super) fn floor(&self) -> f64 {
+        self.floors.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Longest queue seen lately.
+    pub(super) fn longest_queue(&self) -> f64 {
+        self.longest_queue
+    }
+
+    /// Delay that jitter may add to the least round trip of a round.
+    pub(super) fn noise(&self) -> f64 {
+        let own = SPREAD_OWN.max(SPREAD_OWN_PART * self.base);
+        NOISE_PER_SPREAD * (self.spread - own).max(0.0)
+    }
+
+    /// A standing queue that flows of this kind would not keep.
+    pub(super) fn alarm(&self) -> f64 {
+        ALARM + ALARM_PART * self.floor() + 2.0 * self.noise()
+    }
+
+    /// Whether no packet has met an empty path for `seconds`.
+    pub(super) fn is_stale(&self, now: Time, seconds: f64) -> bool {
+        now.since(self.base_at).as_secs_f64() > seconds
+    }
+
+    /// A packet sent at `sent` came through in `rtt`.
+    pub(super) fn seen(&mut self, now: Time, sent: Time, rtt: f64) {
+        let [_, floor] = &mut self.floors;
+        *floor = floor.min(rtt);
+        self.low = self.low.min(rtt);
+        if rtt <= self.base + (TOUCH_PART * self.base).clamp(TOUCH.0, TOUCH.1) || !self.is_known() {
+            self.base = self.base.min(rtt);
+            self.base_at = now;
+        }
+        self.told += 1;
+        if sent >= self.newest.0 {
+            self.newest = (sent, rtt);
+        }
+    }
+
+    /// All packets of one acknowledgement were told.
+    pub(super) fn acks_end(&mut self, now: Time) {
+        let told = std::mem::take(&mut self.told);
+        if told == 0 {
+            return;
+        }
+        let after = now.since(std::mem::replace(&mut self.told_at, now));
+        if told < PROMPT_PACKETS && after.as_secs_f64() > PROMPT_AFTER {
+            return;
+        }
+        let rtt = self.newest.1;
+        self.prompt.add(rtt);
+        if let Some(place) = self.recent.get_mut(self.samples % RECENT) {
+            *place = rtt;
+        }
+        self.samples = self.samples.wrapping_add(1);
+    }
+
+    /// A round with a least round trip of `standing` has ended.
+    pub(super) fn end_round(&mut self, now: Time, standing: f64) {
+        let Times { sum, count, most } = std::mem::take(&mut self.prompt);
+        self.longest_queue = (LONGEST_KEEP * self.longest_queue).max(most - self.base);
+        if count >= SPREAD_SAMPLES {
+            let [_, rest @ ..] = self.spreads;
+            let [a, b, c] = rest;
+            self.spreads = [a, b, c, sum / f64::from(count) - standing];
+            let mut sorted = self.spreads;
+            sorted.sort_by(f64::total_cmp);
+            // The second least: what a single burst, ours or another's, does is not jitter.
+            let [_, usual, ..] = sorted;
+            self.spread += SPREAD_GAIN * (usual - self.spread);
+        }
+        if now.since(self.floor_since).as_secs_f64() > FLOOR_EVERY {
+            let [_, last] = self.floors;
+            self.floors = [last, standing];
+            self.floor_since = now;
+        }
+    }
+
+    /// Whether the packets acknowledged last met a queue.
+    pub(super) fn queue_shows(&self) -> bool {
+        let least = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+        let shows = (SHOWS_PART * self.base).clamp(SHOWS.0, SHOWS.1);
+        self.samples >= RECENT && least - self.base > shows
+    }
+
+    /// The window dipped, and the least round trip then was `least`. The base is the least of
+    /// this look and of what was seen since the one before the last: what other flows kept in the
+    /// queue once is not taken for the path.
+    pub(super) fn looked(&mut self, now: Time, least: f64) {
+        let [_, before] = self.lows;
+        self.lows = [before, self.low.min(least)];
+        self.low = least;
+        self.base = self.lows.iter().copied().fold(least, f64::min);
+        self.base_at = now;
+    }
+
+    /// The path is another one: its base is `base`, whatever was seen before.
+    pub(super) fn rebase(&mut self, now: Time, base: f64) {
+        self.base = base;
+        self.base_at = now;
+        self.lows = [f64::INFINITY; 2];
+        self.low = base;
+    }
+}
