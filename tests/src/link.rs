@@ -10,6 +10,8 @@
 //! * The delay is one way. Jitter spreads it evenly over ± the given time and keeps packets in
 //!   order, because reordering by jitter is a condition of its own (it defeats packet-threshold
 //!   loss detection); `jitter-reorders` asks for that.
+//! * A clump holds packets back until the next multiple of its time, counted from the start of
+//!   the run, so that they arrive together.
 //! * Loss is drawn before the queue: a lost packet takes no capacity of the link.
 //! * The rate counts bytes of IP packets. The queue is drop-tail and counts bytes that have not
 //!   left yet, those of the packet on the wire included; a packet that finds the link idle is
@@ -21,6 +23,7 @@
 mod spec;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 
 use std::time::Duration;
 
@@ -233,6 +236,7 @@ impl Link {
         let early = self.spec.delay.saturating_sub(self.spec.jitter);
         let spread = nanos(self.spec.jitter).saturating_mul(2);
         let at = left.saturating_add(early).saturating_add(share_of(spread, draws.jitter));
+        let at = next_multiple(at, self.spec.clump);
         if let Some(Reorder { chance, late }) = self.spec.reorder
             && chance.hits(draws.reorder)
         {
@@ -274,6 +278,14 @@ const NANOS_PER_SEC: u128 = 1_000_000_000;
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The first multiple of `step` that is not before `time`; `time` itself without a step.
+fn next_multiple(time: Duration, step: Duration) -> Duration {
+    match nanos(step) {
+        0 => time,
+        step => Duration::from_nanos(nanos(time).div_ceil(step).saturating_mul(step)),
+    }
 }
 
 /// Bytes that leave in `time`, rounded up: a byte half sent still takes its room.

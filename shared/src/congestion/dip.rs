@@ -20,6 +20,14 @@ const HOLD: (f64, f64) = (0.01, 0.05);
 /// queue if that is more, and half of the window at most.
 const LOOK_PART: f64 = 0.25;
 const LOOK_QUEUES: f64 = 4.0;
+/// A look that leaves a queue of this part of an alarm, and this part of the queue before, has not
+/// cleared it.
+const LOOK_CLEARS: f64 = 0.25;
+const LOOK_LEAVES: f64 = 0.4;
+/// After so many such looks in a row, at a queue that is not at rest, it is somebody else's.
+const KEPT_LOOKS: u32 = 2;
+/// Packets of a dip from which on the second least round trip counts, not the least.
+const SURE: u32 = 4;
 /// Round trips after which all packets of a dip have been acknowledged.
 const ANSWERED: f64 = 1.1;
 /// Packets in flight of a flow that steps aside.
@@ -55,6 +63,8 @@ pub(super) struct Trial {
     from: Option<Time>,
     /// Least round trip of these, and the standing one before, seconds.
     least: f64,
+    lowest: [f64; 2],
+    count: u32,
     before: f64,
     cut: f64,
     rate: f64,
@@ -66,7 +76,11 @@ impl Trial {
     /// A packet sent at `sent` came through in `rtt` seconds.
     pub(super) fn seen(&mut self, sent: Time, rtt: f64) {
         if self.from.is_some_and(|from| sent >= from) {
-            self.least = self.least.min(rtt);
+            let [first, second] = self.lowest;
+            let (first, second) = (first.min(rtt), second.min(rtt.max(first)));
+            self.lowest = [first, second];
+            self.count += 1;
+            self.least = if self.count < SURE { first } else { second };
         }
     }
 
@@ -96,16 +110,25 @@ impl Controller {
     }
 
     pub(super) fn step_aside_from(&mut self, now: Time, standing: f64) {
-        self.tested = now;
-        let growth = Growth::cut(now, self.window);
+        (self.tested, self.aside) = (now, now);
+        let growth = Growth::cut(now, self.window, self.share);
         let cut = (self.window - ASIDE_PACKETS * self.mtu).max(0.0);
         self.begin(Why::Aside, standing, cut, growth.window(), Some(growth));
     }
 
     fn begin(&mut self, why: Why, before: f64, cut: f64, after: f64, growth: Option<Growth>) {
         let (rate, window) = (self.rate, self.window);
-        self.trial =
-            Some(Trial { why, from: None, least: f64::INFINITY, before, cut, rate, window });
+        self.trial = Some(Trial {
+            why,
+            from: None,
+            least: f64::INFINITY,
+            lowest: [f64::INFINITY; 2],
+            count: 0,
+            before,
+            cut,
+            rate,
+            window,
+        });
         self.window -= cut;
         self.phase = Phase::Dip(Dip { low_since: None, after, growth });
     }
@@ -138,14 +161,33 @@ impl Controller {
         };
         self.trial = None;
         match (trial.why, self.phase) {
-            (Why::Look, _) => self.path.looked(now, trial.least),
-            (_, Phase::Compete(growth)) => self.judge_rivals(now, &trial, growth),
+            (Why::Look, _) => self.judge_look(now, &trial),
+            (_, Phase::Compete(growth)) => {
+                self.share = trial.share();
+                self.judge_rivals(now, &trial, growth);
+            }
             _ => self.judge_queue(now, &trial),
         }
     }
 
     fn is_drained(&self, trial: &Trial) -> bool {
         trial.least < self.path.floor() + 0.5 * self.path.alarm()
+    }
+
+    /// A look at the path. Flows of this kind dip together and clear their queue, and it
+    /// does not move between dips; a queue that does, and is still there, is somebody else's.
+    fn judge_look(&mut self, now: Time, trial: &Trial) {
+        let base = self.path.base();
+        let standing = trial.before - base;
+        let still = trial.least - base;
+        let kept = still > LOOK_CLEARS * self.path.alarm() && still > LOOK_LEAVES * standing;
+        self.path.looked(now, trial.least);
+        let foreign = kept && self.path.is_restless(now);
+        self.kept_queues = if foreign { self.kept_queues + 1 } else { 0 };
+        if self.kept_queues >= KEPT_LOOKS {
+            self.kept_queues = 0;
+            self.phase = Phase::Compete(Growth::uncut());
+        }
     }
 
     /// A queue met while cruising: ours, or another's.

@@ -53,11 +53,11 @@ use path::Path;
 
 /// Bytes of the first window before a round trip is known: ten packets (RFC 9002, section 7.2).
 const FIRST_PACKETS: f64 = 10.0;
-/// Rate of the first round, bytes a second: 12 Mbit/s, spread over the round trip by quinn's
+/// Rate of the first round, bytes a second: 16 Mbit/s, spread over the round trip by quinn's
 /// pacer. A fixed window would be a flood on a short path and hours on a long one.
-const FIRST_RATE: f64 = 1.5e6;
+const FIRST_RATE: f64 = 2e6;
 /// Largest first window, bytes: 100 ms of [`FIRST_RATE`].
-const FIRST_BYTES_MAX: f64 = 150_000.0;
+const FIRST_BYTES_MAX: f64 = 200_000.0;
 /// Packets that the window always has room for. With fewer in flight a receiver delays its
 /// acknowledgement, which looks like a queue.
 const WINDOW_PACKETS_MIN: f64 = 4.0;
@@ -94,8 +94,10 @@ const LOSS_FLOOD_PACKETS: f64 = 4.0;
 const CLAIM_CUT: f64 = 0.5;
 const CLAIM_BACK: f64 = 0.01;
 const CLAIM_MIN: f64 = 0.01;
-/// Time without a look at the empty path after which the window dips.
+/// Time without a look at the empty path after which the window dips, and after a look that did
+/// not clear the queue.
 const LOOK_EVERY: f64 = 5.0;
+const LOOK_AGAIN: f64 = 1.0;
 /// Round trips for which a queue that was found to be ours may be drained without a new test.
 const OURS_ROUNDS: f64 = 10.0;
 /// Rounds for which shrinking must not have halved a long queue before it is tested: flows of
@@ -147,8 +149,6 @@ struct Round {
     began: Time,
     acked: f64,
     lost: f64,
-    /// Least round trip, seconds.
-    standing: Option<f64>,
     /// Most bytes in flight.
     in_flight: f64,
 }
@@ -176,7 +176,15 @@ pub struct Controller {
     /// rates are proportional to claims.
     claim: f64,
     trial: Option<Trial>,
+    /// Looks in a row that did not clear the queue.
+    kept_queues: u32,
+    /// How long the bytes that this flow keeps in the queue wait, seconds, with what it has now.
+    own_queue: f64,
+    /// Share of the link that the last trial of a flow that competes has shown.
+    share: f64,
     tested: Time,
+    /// When it stepped aside last.
+    aside: Time,
     ours_until: Time,
     /// Foreign queues found lately, and when the last one was.
     foreign: (u32, Time),
@@ -212,7 +220,11 @@ impl Controller {
             alarm: None,
             claim: 1.0,
             trial: None,
+            kept_queues: 0,
+            own_queue: 0.0,
+            share: 1.0,
             tested: Time::ZERO,
+            aside: Time::ZERO,
             ours_until: Time::ZERO,
             foreign: (0, Time::ZERO),
             probation: None,
@@ -271,10 +283,9 @@ impl Controller {
             self.flights.application_idle();
         }
         let sample = self.flights.acked(now, sent, bytes, rtt);
-        self.path.seen(now, sent, rtt);
+        self.path.seen(now, sent, rtt, self.own_queue);
         self.losses.acked(rtt - self.path.base(), bytes);
         self.round.acked += bytes;
-        self.round.standing = Some(self.round.standing.map_or(rtt, |least| least.min(rtt)));
         if let Some(trial) = &mut self.trial {
             trial.seen(sent, rtt);
         }
@@ -345,17 +356,17 @@ impl Controller {
 
     fn end_round(&mut self, now: Time, sample: Option<delivery::Sample>) {
         let round = std::mem::replace(&mut self.round, Round { began: now, ..Round::default() });
-        let Some(standing) = round.standing else {
-            return;
-        };
         if let Some(sample) = sample
             && (!sample.app_limited || sample.rate > self.rate)
         {
             let old = if self.rate == 0.0 { sample.rate } else { self.rate };
             self.rate = 0.5 * (old + sample.rate);
         }
+        self.own_queue = if self.rate > 0.0 { self.queue() / self.rate } else { 0.0 };
         self.loss += LOSS_GAIN * (part(round.lost, round.acked) - self.loss);
-        self.path.end_round(now, standing);
+        let Some(standing) = self.path.end_round(now) else {
+            return;
+        };
         self.losses.end_round(self.path.longest_queue());
         self.finish_trial(now);
         match self.phase {
@@ -464,6 +475,7 @@ impl Controller {
     }
 
     fn look_closer(&mut self, now: Time, standing: f64, late: f64) {
+        let look_every = if self.kept_queues > 0 { LOOK_AGAIN } else { LOOK_EVERY };
         if let Some((_, growth)) = self.probation
             && standing - self.path.floor() > self.path.alarm()
         {
@@ -475,7 +487,7 @@ impl Controller {
             self.window = self.window.max(alarm.window);
             let cut = (self.rate * late).min(self.window / 2.0);
             self.test(now, standing, cut, None);
-        } else if self.path.is_stale(now, LOOK_EVERY) {
+        } else if self.path.is_stale(now, look_every) {
             self.look(standing);
         }
     }

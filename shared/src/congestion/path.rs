@@ -3,7 +3,9 @@
 use crate::time::Time;
 
 /// A sample no further above the base than this counts as a look at the empty path: a hundredth
-/// of the base within these bounds, seconds.
+/// of the base within these bounds, seconds, or this part of the queue that the flow keeps. Flows
+/// that share a queue must agree on when it is empty, or they dip at different times.
+const TOUCH_QUEUE: f64 = 0.3;
 const TOUCH_PART: f64 = 0.01;
 const TOUCH: (f64, f64) = (0.0002, 0.001);
 /// Acknowledgements in a row that must show a queue, and how long it must be: a part of the base
@@ -33,8 +35,50 @@ const NOISE_PER_SPREAD: f64 = 5.0;
 /// dozens of flows of this kind keep together at 5 Mbit/s and more, seconds.
 const ALARM: f64 = 0.004;
 const ALARM_PART: f64 = 1.0 / 8.0;
+/// A round is restless if its longest queue stands above its least by this part of an alarm. So
+/// many restless rounds in so many seconds are the probing of somebody else's controller.
+const RESTLESS_PART: f64 = 0.5;
+const RESTLESS_ROUNDS: usize = 3;
+const RESTLESS_WITHIN: f64 = 6.0;
 /// The floor is the least round trip of the last one to two of these times, seconds.
 const FLOOR_EVERY: f64 = 30.0;
+
+/// The least round trip of a round is that of one in so many acknowledgements, not the very least:
+/// a receiver's or sender's process that was held up stamps some packets with an earlier time than
+/// they had, and a single one would be taken for a shorter path.
+const LEAST_ONE_IN: usize = 8;
+const LEAST_KEPT: usize = 16;
+
+/// The least round trips of a round, in order.
+#[derive(Debug, Clone, Copy)]
+struct Least {
+    kept: [f64; LEAST_KEPT],
+    count: usize,
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Self { kept: [f64::INFINITY; LEAST_KEPT], count: 0 }
+    }
+}
+
+impl Least {
+    fn add(&mut self, rtt: f64) {
+        self.count += 1;
+        let at = self.kept.partition_point(|kept| *kept <= rtt);
+        if let Some(rest) = self.kept.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            rest.rotate_right(1);
+            if let Some(place) = rest.first_mut() {
+                *place = rtt;
+            }
+        }
+    }
+
+    fn get(&self) -> Option<f64> {
+        let at = (self.count / LEAST_ONE_IN).min(LEAST_KEPT - 1);
+        self.kept.get(at).copied().filter(|rtt| rtt.is_finite())
+    }
+}
 
 /// Round trips of the acknowledgements of one round that were not delayed by the receiver.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,10 +113,13 @@ pub(super) struct Path {
     told: u32,
     newest: (Time, f64),
     told_at: Time,
+    least: Least,
     prompt: Times,
     longest_queue: f64,
     spreads: [f64; SPREAD_ROUNDS],
     spread: f64,
+    /// The last restless rounds.
+    restless: [Option<Time>; RESTLESS_ROUNDS],
 }
 
 impl Default for Path {
@@ -89,10 +136,12 @@ impl Default for Path {
             told: 0,
             newest: (Time::ZERO, 0.0),
             told_at: Time::ZERO,
+            least: Least::default(),
             prompt: Times::default(),
             longest_queue: 0.0,
             spreads: [0.0; SPREAD_ROUNDS],
             spread: 0.0,
+            restless: [None; RESTLESS_ROUNDS],
         }
     }
 }
@@ -134,13 +183,13 @@ impl Path {
         now.since(self.base_at).as_secs_f64() > seconds
     }
 
-    /// A packet sent at `sent` came through in `rtt`.
-    pub(super) fn seen(&mut self, now: Time, sent: Time, rtt: f64) {
-        let [_, floor] = &mut self.floors;
-        *floor = floor.min(rtt);
-        self.low = self.low.min(rtt);
-        if rtt <= self.base + (TOUCH_PART * self.base).clamp(TOUCH.0, TOUCH.1) || !self.is_known() {
-            self.base = self.base.min(rtt);
+    /// A packet sent at `sent` came through in `rtt`; the flow keeps a queue of `own_queue`.
+    pub(super) fn seen(&mut self, now: Time, sent: Time, rtt: f64, own_queue: f64) {
+        let touch = (TOUCH_PART * self.base).clamp(TOUCH.0, TOUCH.1).max(TOUCH_QUEUE * own_queue);
+        if !self.is_known() {
+            self.base = rtt;
+        }
+        if rtt <= self.base + touch {
             self.base_at = now;
         }
         self.told += 1;
@@ -155,6 +204,7 @@ impl Path {
         if told == 0 {
             return;
         }
+        self.least.add(self.newest.1);
         let after = now.since(std::mem::replace(&mut self.told_at, now));
         if told < PROMPT_PACKETS && after.as_secs_f64() > PROMPT_AFTER {
             return;
@@ -167,14 +217,27 @@ impl Path {
         self.samples = self.samples.wrapping_add(1);
     }
 
-    /// A round with a least round trip of `standing` has ended.
-    pub(super) fn end_round(&mut self, now: Time, standing: f64) {
+    /// A round has ended; its least round trip, if anything was acknowledged in it.
+    pub(super) fn end_round(&mut self, now: Time) -> Option<f64> {
+        let round = std::mem::take(&mut self.least);
+        let standing = round.get()?;
+        let [least, ..] = round.kept;
+        let [_, floor] = &mut self.floors;
+        *floor = floor.min(standing);
+        self.low = self.low.min(standing);
+        self.base = self.base.min(standing);
         let Times { sum, count, most } = std::mem::take(&mut self.prompt);
         self.longest_queue = (LONGEST_KEEP * self.longest_queue).max(most - self.base);
+        if most - standing > RESTLESS_PART * self.alarm() {
+            self.restless.rotate_left(1);
+            if let Some(last) = self.restless.last_mut() {
+                *last = Some(now);
+            }
+        }
         if count >= SPREAD_SAMPLES {
             let [_, rest @ ..] = self.spreads;
             let [a, b, c] = rest;
-            self.spreads = [a, b, c, sum / f64::from(count) - standing];
+            self.spreads = [a, b, c, sum / f64::from(count) - least];
             let mut sorted = self.spreads;
             sorted.sort_by(f64::total_cmp);
             // The second least: what a single burst, ours or another's, does is not jitter.
@@ -186,6 +249,13 @@ impl Path {
             self.floors = [last, standing];
             self.floor_since = now;
         }
+        Some(standing)
+    }
+
+    /// Whether the queue comes and goes as flows of this kind would not make it.
+    pub(super) fn is_restless(&self, now: Time) -> bool {
+        let [first, ..] = self.restless;
+        first.is_some_and(|at| now.since(at).as_secs_f64() < RESTLESS_WITHIN)
     }
 
     /// Whether the packets acknowledged last met a queue.

@@ -176,7 +176,7 @@ fn what_nobody_acknowledges_begins_anew() {
 #[test]
 fn an_application_with_little_to_send_does_not_grow_the_window() {
     let mut controller = Controller::new(MTU, 1);
-    let first = 150_000;
+    let first = 200_000;
     for step in 0..1_000 {
         let sent = Time::from_micros(step * 20_000);
         controller.sent(sent, 2_904);

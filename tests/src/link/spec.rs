@@ -12,7 +12,7 @@ const MAX_QUEUE_BYTES: u64 = 1 << 30;
 const DEFAULT_QUEUE: Queue = Queue::Time(Duration::from_millis(100));
 
 /// The words that a spec may hold, as the error for an unknown one shows them.
-const KNOWN_WORDS: &str = "40ms (one-way delay), 5ms-jitter, jitter-reorders, 1%-loss, \
+const KNOWN_WORDS: &str = "40ms (one-way delay), 5ms-jitter, jitter-reorders, 10ms-clump, 1%-loss, \
      ge(0.1%,20%)-loss, 0.1%-dup, 1%-reorder 2ms-late, 0.01%-corrupt, 50Mbit, 256KiB-queue, \
      100ms-queue, down";
 
@@ -107,6 +107,9 @@ pub struct LinkSpec {
     pub jitter: Duration,
     /// Whether jitter may change the order of packets.
     pub jitter_reorders: bool,
+    /// Packets arrive at multiples of this time only, as over a shared medium that grants turns;
+    /// zero if they come as they are.
+    pub clump: Duration,
     /// Random loss.
     pub loss: Loss,
     /// Packets that arrive twice.
@@ -129,6 +132,7 @@ impl Default for LinkSpec {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             jitter_reorders: false,
+            clump: Duration::ZERO,
             loss: Loss::Random(Chance::NEVER),
             dup: Chance::NEVER,
             reorder: None,
@@ -212,6 +216,9 @@ impl fmt::Display for LinkSpec {
         if self.jitter_reorders {
             f.write_str(" jitter-reorders")?;
         }
+        if !self.clump.is_zero() {
+            write!(f, " {}-clump", Time(self.clump))?;
+        }
         write_loss(f, self.loss)?;
         if self.dup != Chance::NEVER {
             write!(f, " {}-dup", self.dup)?;
@@ -283,6 +290,7 @@ struct Words {
     delay: Option<Duration>,
     jitter: Option<Duration>,
     jitter_reorders: Option<()>,
+    clump: Option<Duration>,
     loss: Option<Loss>,
     dup: Option<Chance>,
     reorder: Option<Chance>,
@@ -301,6 +309,7 @@ impl Words {
             None if has_unit(word, TIME_UNITS) => set(&mut self.delay, time(word, word)?, word),
             Some(("jitter", "reorders")) => set(&mut self.jitter_reorders, (), word),
             Some((value, "jitter")) => set(&mut self.jitter, time(value, word)?, word),
+            Some((value, "clump")) => set(&mut self.clump, time(value, word)?, word),
             Some((value, "late")) => set(&mut self.late, time(value, word)?, word),
             Some((value, "loss")) => set(&mut self.loss, loss(value, word)?, word),
             Some((value, "dup")) => set(&mut self.dup, chance(value, word)?, word),
@@ -334,6 +343,7 @@ impl Words {
             delay,
             jitter,
             jitter_reorders: self.jitter_reorders.is_some(),
+            clump: self.clump.unwrap_or_default(),
             loss: self.loss.unwrap_or(Loss::Random(Chance::NEVER)),
             dup: self.dup.unwrap_or_default(),
             reorder,

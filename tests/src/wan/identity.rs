@@ -75,7 +75,10 @@ impl Authority {
     }
 
     /// A server that shows the certificate of `host` and asks for one of this authority.
-    pub(crate) fn server(&self, host: &str) -> Result<QuicServerConfig, IdentityError> {
+    ///
+    /// # Errors
+    /// [`IdentityError`] if a library refuses the certificate.
+    pub fn server(&self, host: &str) -> Result<QuicServerConfig, IdentityError> {
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::clone(&self.roots),
             Arc::clone(&self.provider),
@@ -92,7 +95,10 @@ impl Authority {
     }
 
     /// A client that shows the certificate of `host` and accepts servers of this authority.
-    pub(crate) fn client(&self, host: &str) -> Result<QuicClientConfig, IdentityError> {
+    ///
+    /// # Errors
+    /// [`IdentityError`] if a library refuses the certificate.
+    pub fn client(&self, host: &str) -> Result<QuicClientConfig, IdentityError> {
         let (chain, key) = self.certify(host)?;
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
