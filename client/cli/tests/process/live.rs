@@ -234,10 +234,11 @@ async fn a_log_that_is_cut_anew_reaches_those_who_follow_were_killed_and_come_la
         let life = content.len() - if name == "n2" { first.len() } else { 0 };
         assert!(received <= (life + life / 20) as u64, "{name} has received {received} of {life}");
     }
-    // Who came late took the page that cut anew in place of those before.
+    // Who came late took the pages that cut anew in place of those before: 64 MiB in chunks of at
+    // most 64 KiB are 1,024 pages or more, and those that stand for them are a few dozen.
     let pages = |node| journal::pages(&fleet.data(node).join("jobs").join(&job));
     let (late, all) = (pages("n3"), pages("n1"));
-    assert!(late + 1_000 < all, "{late} of {all} pages");
+    assert!(late + 900 < all, "{late} of {all} pages");
     for role in ["b", "n1"] {
         fleet.end(role, Signal::KILL).await;
         fleet.start_again(role).await;
