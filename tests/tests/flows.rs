@@ -71,7 +71,7 @@ fn a_path_that_changes_is_followed() {
 #[test]
 fn quinns_controllers_do_not_hold() {
     let lossy = "50 ms, 1 % loss, queue 1 BDP";
-    for (sender, word) in [(Sender::Cubic, "goodput"), (Sender::Bbr, "dropped")] {
+    for (sender, word) in [(Sender::Cubic, "goodput"), (Sender::Bbr, "round trip")] {
         let all = cells(sender).unwrap();
         let cell = all.iter().find(|cell| cell.name == lossy).unwrap();
         let failed = judge(cell, &report(cell, 1));

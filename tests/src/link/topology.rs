@@ -10,7 +10,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     time::Duration,
 };
 
@@ -80,6 +80,8 @@ pub struct Topology<P> {
     seed: u64,
     links: BTreeMap<Place, Link>,
     due: BinaryHeap<Reverse<Due<P>>>,
+    /// Arrived, and not asked for yet.
+    ready: VecDeque<Arrived<P>>,
     sent: u64,
     dropped: u64,
 }
@@ -89,7 +91,14 @@ impl<P: Clone> Topology<P> {
     /// link more leaves the others as they were.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, links: BTreeMap::new(), due: BinaryHeap::new(), sent: 0, dropped: 0 }
+        Self {
+            seed,
+            links: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            ready: VecDeque::new(),
+            sent: 0,
+            dropped: 0,
+        }
     }
 
     /// Sets a link, or changes it from now on.
@@ -126,22 +135,31 @@ impl<P: Clone> Topology<P> {
     /// Host `from` sends a packet of `bytes` (IP header included) to host `to` at `now`, the time
     /// since the start of the run. Times never go back.
     pub fn send(&mut self, now: Duration, from: usize, to: usize, bytes: usize, payload: P) {
+        self.advance(now);
         self.sent += 1;
         let number = self.sent;
         let place = Place::Up(from);
         let due = Due { at: now, number, place, to, bytes, flipped_bit: None, payload };
         self.cross(due, Place::Path(from, to));
+        self.advance(now);
     }
 
     /// When the next packet goes from one link to the next, or arrives.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
-        self.due.peek().map(|Reverse(first)| first.at)
+        let ready = self.ready.front().map(|arrived| arrived.at);
+        ready.or_else(|| self.due.peek().map(|Reverse(first)| first.at))
     }
 
     /// The next packet that has arrived by `now`, in order of arrival.
     pub fn arrived(&mut self, now: Duration) -> Option<Arrived<P>> {
-        while self.next_due().is_some_and(|at| at <= now) {
+        self.advance(now);
+        self.ready.pop_front()
+    }
+
+    /// Moves every packet on that is due by `now`.
+    fn advance(&mut self, now: Duration) {
+        while self.due.peek().is_some_and(|Reverse(first)| first.at <= now) {
             let Some(Reverse(due)) = self.due.pop() else {
                 break;
             };
@@ -157,11 +175,10 @@ impl<P: Clone> Topology<P> {
                 }
                 Place::Up(_) => {
                     let Due { at, to, payload, flipped_bit, .. } = due;
-                    return Some(Arrived { at, to, payload, flipped_bit });
+                    self.ready.push_back(Arrived { at, to, payload, flipped_bit });
                 }
             }
         }
-        None
     }
 
     /// Offers a packet to the link that it has come to; if it gets through, it comes to `next`.
@@ -182,7 +199,7 @@ impl<P: Clone> Topology<P> {
     }
 
     fn hold(&mut self, due: Due<P>) {
-        if self.due.len() < MAX_UNDER_WAY {
+        if self.due.len() + self.ready.len() < MAX_UNDER_WAY {
             self.due.push(Reverse(due));
         } else {
             self.dropped += 1;
