@@ -64,8 +64,9 @@ const WINDOW_PACKETS_MIN: f64 = 4.0;
 /// Largest window, bytes: above 4 GiB quinn does not pace.
 const WINDOW_BYTES_MAX: f64 = 1e9;
 /// Lost packets within one window, at most: quinn's receivers end a connection on which more than
-/// 1,024 gaps are open, and a gap stays for a round trip and a half.
-const GAPS_MAX: f64 = 600.0;
+/// 1,024 gaps are open, and a gap stays for a round trip and a half, or longer if what fills it is
+/// lost too.
+const GAPS_MAX: f64 = 350.0;
 /// How fast the part of packets that is lost follows that of a round.
 const LOSS_GAIN: f64 = 0.125;
 /// Queue that a flow keeps, in bytes, is this times the root of its rate in bytes a second:
