@@ -160,13 +160,19 @@ impl Controller {
             return;
         };
         self.trial = None;
-        match (trial.why, self.phase) {
+        // The acknowledgement that ends a trial may be the one that ends its dip.
+        let growth = match self.phase {
+            Phase::Compete(growth) => Some(growth),
+            Phase::Dip(dip) => dip.growth,
+            _ => None,
+        };
+        match (trial.why, growth) {
             (Why::Look, _) => self.judge_look(now, &trial),
-            (_, Phase::Compete(growth)) => {
+            (_, Some(growth)) => {
                 self.share = trial.share();
                 self.judge_rivals(now, &trial, growth);
             }
-            _ => self.judge_queue(now, &trial),
+            (_, None) => self.judge_queue(now, &trial),
         }
     }
 
