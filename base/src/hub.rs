@@ -296,7 +296,8 @@ impl Hub {
         }
     }
 
-    /// Ends the links of nodes that say nothing any more, until `stop`.
+    /// Ends the links of nodes that say nothing any more, and the waiting for those that do not
+    /// bring what they offer back, until `stop`.
     pub(crate) async fn watch_silence(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(SILENCE_LOOK);
         loop {
@@ -310,6 +311,10 @@ impl Hub {
                 if link.peer().role() == Role::Node && silent >= limit::DOWN_AFTER {
                     link.close(Code::Done, "nothing was heard of the node");
                 }
+            }
+            let now = self.clock.now();
+            for job in self.relays.all() {
+                job.step(|relay, fx| relay.look_at_givers(now, fx));
             }
         }
     }

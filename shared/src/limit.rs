@@ -90,3 +90,5 @@ pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 pub const CLOSING_MAX: Duration = Duration::from_secs(30);
 /// How long the nodes that are behind have to answer the query at the deadline.
 pub const QUERY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node that offers the base what the base has lost may bring nothing of it.
+pub const GIVE_BACK_PATIENCE: Duration = Duration::from_secs(30);

@@ -21,7 +21,7 @@ use crate::time::Time;
 use crate::wire::message::{Offer, Phase, Report, Source, Want};
 
 use downstream::Downstream;
-use upstream::Upstream;
+use upstream::{ComingBack, Upstream};
 
 /// What the shell has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,7 @@ pub struct Relay {
     cuts: Cuts,
     rate: Rate,
     upstreams: BTreeMap<PeerId, Upstream>,
+    coming_back: Option<ComingBack>,
     /// Who feeds each stripe.
     feeders: Vec<Option<PeerId>>,
     /// The first missing chunk of each stripe.
@@ -170,6 +171,7 @@ impl Relay {
             cuts: Cuts::default(),
             rate: Rate::default(),
             upstreams: BTreeMap::new(),
+            coming_back: None,
             feeders: (0..stripes).map(|_| None).collect(),
             missing: (0..stripes).collect(),
             downstreams: BTreeMap::new(),

@@ -1,5 +1,7 @@
 //! The engine against itself: a source and a receiver with nothing but numbers between them.
 
+use std::time::Duration;
+
 use super::*;
 
 mod recut;
@@ -271,6 +273,40 @@ fn a_publisher_feeds_when_who_gave_back_is_gone() {
     assert_eq!((wanted_of(&fx, &node), wanted_of(&fx, &publisher)), (Some(1), None));
     base.peer_lost(&node, &mut fx);
     assert_eq!(wanted_of(&fx, &publisher), Some(1));
+}
+
+#[test]
+fn a_receiver_that_brings_nothing_of_what_it_offers_back_keeps_nobody_waiting() {
+    let [liar, honest] = ["liar", "node"].map(|name| PeerId::Node(name.parse().unwrap()));
+    let publisher = PeerId::Client("alice".parse().unwrap(), 1);
+    let offer = |pages| Offer { pages, head: u64::from(pages) * 4, spare_bps: 0 };
+    let mut fx = Vec::new();
+    let mut base = Relay::new(1, 8);
+    base.offered(&publisher, offer(9), &mut fx);
+    let at = |secs| NOW + Duration::from_secs(secs);
+    let patience = limit::GIVE_BACK_PATIENCE.as_secs();
+
+    base.offered_back(&honest, offer(5), &mut fx);
+    base.look_at_givers(at(0), &mut fx);
+    base.offered_back(&liar, offer(1_000), &mut fx);
+    assert_eq!(wanted_of(&fx, &liar), None, "one at a time");
+    base.look_at_givers(at(patience - 1), &mut fx);
+    next_page(&mut base, &[10; 4], false, &mut fx);
+    base.look_at_givers(at(2 * patience - 2), &mut fx);
+    base.stall(Some("no room".into()), &mut fx);
+    base.look_at_givers(at(5 * patience), &mut fx);
+    base.stall(None, &mut fx);
+    base.look_at_givers(at(6 * patience - 1), &mut fx);
+    assert_eq!((wanted_of(&fx, &honest), wanted_of(&fx, &publisher)), (Some(1), Some(0)));
+
+    base.look_at_givers(at(6 * patience), &mut fx);
+    assert_eq!((wanted_of(&fx, &honest), wanted_of(&fx, &liar)), (Some(0), Some(1)));
+    base.look_at_givers(at(7 * patience), &mut fx);
+    base.offered_back(&liar, offer(2_000), &mut fx);
+    base.look_at_givers(at(8 * patience), &mut fx);
+    assert_eq!((wanted_of(&fx, &liar), wanted_of(&fx, &publisher)), (Some(0), Some(1)));
+    base.offered_back(&liar, offer(3_000), &mut fx);
+    assert_eq!((wanted_of(&fx, &liar), wanted_of(&fx, &publisher)), (Some(0), Some(1)));
 }
 
 #[test]

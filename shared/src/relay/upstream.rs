@@ -1,10 +1,11 @@
 //! From whom a job is received: who feeds which stripe, and with how much credit.
 
 use crate::id::PeerId;
+use crate::limit;
+use crate::time::Time;
 use crate::wire::message::{Offer, StripeWant, Want};
 
 use super::{Effect, Relay};
-use crate::limit;
 
 /// A peer that offers the job.
 #[derive(Debug, Clone)]
@@ -21,6 +22,16 @@ pub(super) struct Upstream {
     told: Option<Want>,
     /// Whether it is a receiver of this peer: it feeds only what was here and was lost.
     gives_back: bool,
+    /// Whether nothing came back from it for too long: nothing is expected of it any more.
+    kept_nothing: bool,
+}
+
+/// What had come back when it was looked at, and since when nothing more has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ComingBack {
+    since: Time,
+    pages: u32,
+    chunks: u64,
 }
 
 impl Upstream {
@@ -43,11 +54,46 @@ impl Relay {
     /// `peer`, a receiver, has told that it has more than is here: it was lost here, so the peer
     /// feeds all stripes before anybody else does, until what it has told of is here.
     pub fn offered_back(&mut self, peer: &PeerId, offer: Offer, fx: &mut Vec<Effect>) {
-        if self.is_ahead(&offer) {
-            self.take_offer(peer, offer, true);
+        if !self.is_ahead(&offer) {
+            return;
+        }
+        self.take_offer(peer, offer, true);
+        if !self.is_fed_back() {
             self.feeders.fill(None);
             self.choose_feeders(fx);
         }
+    }
+
+    /// Looks, from time to time, whether what was offered back comes: a receiver that brings
+    /// nothing of it for [`limit::GIVE_BACK_PATIENCE`] has promised what it does not have, and
+    /// the others feed. While there is no room here nothing can come.
+    pub fn look_at_givers(&mut self, now: Time, fx: &mut Vec<Effect>) {
+        if !self.is_fed_back() {
+            self.coming_back = None;
+            return;
+        }
+        let (pages, chunks) = (self.pages, self.held.len());
+        let stands_still =
+            |was: &ComingBack| self.stalled.is_none() && (was.pages, was.chunks) == (pages, chunks);
+        let Some(was) = self.coming_back.filter(stands_still) else {
+            self.coming_back = Some(ComingBack { since: now, pages, chunks });
+            return;
+        };
+        if now.since(was.since) >= limit::GIVE_BACK_PATIENCE {
+            for peer in self.feeders.iter_mut().filter_map(Option::take) {
+                if let Some(upstream) = self.upstreams.get_mut(&peer) {
+                    upstream.kept_nothing |= upstream.gives_back;
+                }
+            }
+            self.coming_back = None;
+            self.choose_feeders(fx);
+            self.tell_wants(true, fx);
+        }
+    }
+
+    fn is_fed_back(&self) -> bool {
+        let mut feeders = self.feeders.iter().flatten();
+        feeders.any(|peer| self.upstreams.get(peer).is_some_and(|upstream| upstream.gives_back))
     }
 
     /// Whether all that was offered back is here again: then the others feed.
@@ -76,6 +122,7 @@ impl Relay {
                     has_fed: false,
                     told: None,
                     gives_back,
+                    kept_nothing: false,
                 };
                 self.upstreams.insert(peer.clone(), upstream);
             }
@@ -97,7 +144,7 @@ impl Relay {
             return;
         }
         let can_feed = self.upstreams.iter().filter(|(_, up)| match up.gives_back {
-            true => self.is_ahead(&up.offer),
+            true => !up.kept_nothing && self.is_ahead(&up.offer),
             false => true,
         });
         let best = can_feed.max_by_key(|(_, up)| (up.gives_back, up.offer.head));

@@ -11,7 +11,7 @@ use shared::chunk_set::ChunkSet;
 
 use super::flush::have_records;
 use super::index::PageIndex;
-use super::root::{sync_directory, write_durably};
+use super::root::{abandoned, sync_directory, write_durably};
 use super::{JobStore, StoreError};
 
 /// A log is written anew when it is longer than this many times what is in force.
@@ -63,7 +63,7 @@ impl JobStore {
         let (path, new) = (store.folder.join("pages.log"), store.folder.join("pages.log.tmp"));
         let copied = copy_kept(&store.pages_log, index, &new)
             .and_then(|log| std::fs::rename(&new, &path).map(|()| log));
-        store.pages_log = copied.map_err(StoreError::io("write", &path))?;
+        store.pages_log = copied.map_err(|error| abandoned(&new, &path, error))?;
         sync_directory(&store.folder)?;
         index.moved_together();
         Ok(())

@@ -251,8 +251,15 @@ pub(super) fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> Result<(
         File::open(&new)?.sync_all()?;
         std::fs::rename(&new, &path)
     };
-    write().map_err(StoreError::io("write", &path))?;
+    write().map_err(|error| abandoned(&new, &path, error))?;
     sync_directory(folder)
+}
+
+/// That `path` could not be replaced; the draft `new` takes no room any more.
+pub(super) fn abandoned(new: &Path, path: &Path, error: io::Error) -> StoreError {
+    // What cannot be removed is written over by the next draft.
+    let _left = std::fs::remove_file(new);
+    StoreError::io("write", path)(error)
 }
 
 /// Removes `path` with all that is in it, if it is there.
