@@ -38,6 +38,7 @@
 mod compete;
 mod delivery;
 mod dip;
+mod ease;
 mod loss;
 mod path;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use crate::time::Time;
 use compete::Growth;
 use delivery::Flights;
 use dip::{Dip, Trial};
+use ease::Ease;
 use loss::Losses;
 use path::Path;
 
@@ -90,7 +92,7 @@ const START_STALE_ROUNDS: u32 = 3;
 /// Part of a round's packets whose loss ends the start, and later cuts the window by as much; and
 /// how many packets that must be, lest a few lost ones of a small window pass for a flood.
 const LOSS_FLOOD: f64 = 0.15;
-const LOSS_FLOOD_PACKETS: f64 = 4.0;
+const LOSS_FLOOD_PACKETS: f64 = 6.0;
 /// The claim on the queue after it ran over, and what comes back each round.
 const CLAIM_CUT: f64 = 0.5;
 const CLAIM_BACK: f64 = 0.01;
@@ -150,9 +152,15 @@ struct Round {
     began: Time,
     acked: f64,
     lost: f64,
+    /// Bytes acknowledged while the application had nothing to send.
+    idle: f64,
     /// Most bytes in flight.
     in_flight: f64,
 }
+
+/// Part of a round's bytes that may be acknowledged to an idle application, if the window is to
+/// count as what limited it.
+const IDLE_MAX: f64 = 0.05;
 
 /// The congestion controller of one path. Bytes and seconds are `f64` inside.
 #[derive(Debug, Clone)]
@@ -164,6 +172,7 @@ pub struct Controller {
     round: Round,
     path: Path,
     losses: Losses,
+    ease: Ease,
     /// Delivery rate, bytes a second, smoothed over rounds in which the application had enough.
     rate: f64,
     /// Part of the packets that is lost, 0 to 1, smoothed.
@@ -213,6 +222,7 @@ impl Controller {
             round: Round::default(),
             path: Path::default(),
             losses: Losses::default(),
+            ease: Ease::default(),
             rate: 0.0,
             loss: 0.0,
             best: 0.0,
@@ -282,10 +292,12 @@ impl Controller {
         }
         if app_limited {
             self.flights.application_idle();
+            self.round.idle += bytes;
         }
         let sample = self.flights.acked(now, sent, bytes, rtt);
         self.path.seen(now, sent, rtt, self.own_queue);
         self.losses.acked(rtt - self.path.base(), bytes);
+        self.ease.acked(sent, bytes);
         self.round.acked += bytes;
         if let Some(trial) = &mut self.trial {
             trial.seen(sent, rtt);
@@ -321,6 +333,7 @@ impl Controller {
         }
         let bytes = float(bytes);
         self.round.lost += bytes;
+        self.ease.lost(sent, bytes);
         let met = self.flights.rtt_near(sent).map(|rtt| rtt - self.path.base());
         self.losses.lost(now, met, bytes);
     }
@@ -332,6 +345,7 @@ impl Controller {
         self.phase = Phase::Start;
         self.trial = None;
         self.probation = None;
+        self.ease.forget();
         (self.best, self.stale_rounds) = (0.0, 0);
         self.fresh = now;
     }
@@ -379,15 +393,18 @@ impl Controller {
         self.window = self.window.max(2.0 * self.mtu);
     }
 
-    /// Whether the window, not the application, limited what was sent.
+    /// Whether the window, not the application, limited what was sent: an application that
+    /// sends in bursts fills a window too, and its queue is empty in between.
     fn was_full(&self, round: &Round) -> bool {
-        round.in_flight + 2.0 * self.mtu >= 0.9 * self.window
+        let reached = round.in_flight + 2.0 * self.mtu >= 0.9 * self.window;
+        reached && round.idle <= IDLE_MAX * round.acked
     }
 
     // Start and settle.
 
     fn start(&mut self, now: Time, round: &Round, sample: Option<delivery::Sample>) {
-        let Some(sample) = sample.filter(|sample| !sample.app_limited) else {
+        let flooded = self.flood(round) > 0.0;
+        let Some(sample) = sample.filter(|sample| !sample.app_limited || flooded) else {
             return;
         };
         if sample.rate > START_GROWTH * self.best {
@@ -395,7 +412,6 @@ impl Controller {
         } else {
             self.stale_rounds += 1;
         }
-        let flooded = self.flood(round) > 0.0;
         if self.stale_rounds >= START_STALE_ROUNDS || flooded {
             let filled = self.best.max(sample.rate) * self.path.base() + self.queue();
             self.window = filled.min(self.window);
@@ -442,7 +458,8 @@ impl Controller {
         self.probation = self.probation.filter(|(until, _)| now < *until);
         self.watch_queue(now, late);
         self.follow_queue(standing, self.was_full(round), self.probation.is_none());
-        if self.was_full(round) && self.trial.is_none() {
+        self.ease_off(now, round);
+        if self.was_full(round) && self.trial.is_none() && !self.ease.is_asking() {
             self.look_closer(now, standing, late);
         }
     }
