@@ -48,8 +48,11 @@ impl Watch {
             closed: false,
             known: Known::default(),
         };
-        watch.ask().await?;
-        Ok(watch)
+        match watch.ask().await {
+            // The events are asked for again over the next connection.
+            Ok(()) | Err(AskError::Broken(_)) => Ok(watch),
+            Err(error) => Err(error),
+        }
     }
 
     async fn ask(&mut self) -> Result<(), AskError> {
