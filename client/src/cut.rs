@@ -2,7 +2,8 @@
 //!
 //! Small files share chunks; a file of at least a chunk starts one of its own, so that its
 //! chunks lie at multiples of the chunk length. A page is full at 2 MiB of content or at
-//! the length that a page may have.
+//! the length that a page may have. It leaves the base only as a whole, so the first ones are
+//! shorter, and those of a job with a rate cap have what goes within a quarter of a second.
 
 mod chunk;
 mod digest;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use shared::id::JobId;
+use shared::limit;
 use shared::manifest::{ChainError, Entry, Manifest, ObjectKind, Page, PageBytes, PageSummary};
 
 use crate::tree::Plan;
@@ -25,6 +27,12 @@ use chunk::ChunkDraft;
 use digest::JobDigest;
 use page::PageDraft;
 use source::Source;
+
+/// Content of the first page, bytes; each page behind it has twice as much until they are full.
+const FIRST_CONTENT: u64 = 64 * 1024;
+const DOUBLINGS: u32 = (limit::PAGE_CONTENT_AIM / FIRST_CONTENT).ilog2();
+/// Pages of a job with a rate cap: what they wait for to be whole is on the way no longer.
+const PAGES_PER_SECOND: u64 = 4;
 
 /// Why cutting cannot go on. The job has failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,7 @@ pub struct Cutter {
     next_object: u32,
     chunk_max: usize,
     manifest: Manifest,
+    content_aim: u64,
     page: PageDraft,
     chunk: ChunkDraft,
     source: Option<Source>,
@@ -83,14 +92,17 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// Cuts `plan` for `job`, whose chunks have at most `chunk_max` bytes.
-    pub fn new(plan: Plan, job: JobId, chunk_max: u32) -> Self {
+    /// Cuts `plan` for `job`, whose chunks have at most `chunk_max` bytes, and which may use
+    /// `rate_bps` bits per second, if that is capped.
+    pub fn new(plan: Plan, job: JobId, chunk_max: u32, rate_bps: Option<u64>) -> Self {
+        let at_rate = rate_bps.map_or(u64::MAX, |rate| rate / 8 / PAGES_PER_SECOND);
         Self {
             plan,
             next_entry: 0,
             next_object: 0,
             chunk_max: usize::try_from(chunk_max).unwrap_or(usize::MAX).max(1),
             manifest: Manifest::new(job, chunk_max),
+            content_aim: at_rate.clamp(FIRST_CONTENT, limit::PAGE_CONTENT_AIM),
             page: PageDraft::default(),
             chunk: ChunkDraft::default(),
             source: None,
@@ -107,7 +119,8 @@ impl Cutter {
     /// Cuts the same plan for the same job from its beginning.
     pub fn begin_again(self) -> Self {
         let chunk_max = u32::try_from(self.chunk_max).unwrap_or(u32::MAX);
-        Self::new(self.plan, self.manifest.job(), chunk_max)
+        let content_aim = self.content_aim;
+        Self { content_aim, ..Self::new(self.plan, self.manifest.job(), chunk_max, None) }
     }
 
     /// Content bytes of the pages that were handed out.
@@ -131,7 +144,8 @@ impl Cutter {
     }
 
     fn cut_page(&mut self) -> Result<CutPage, CutError> {
-        while !self.page.is_full(&self.chunk) {
+        let content_aim = self.next_content_aim();
+        while !self.page.is_full(&self.chunk, content_aim) {
             if self.source.is_some() {
                 self.read_on()?;
             } else if !self.open_next()? {
@@ -149,6 +163,12 @@ impl Cutter {
         let page = page_decoded.draft();
         let summary = self.manifest.accept(&page_decoded, &page)?;
         Ok(CutPage { page, page_decoded, summary, chunks })
+    }
+
+    /// Twice the content of the page before, up to what a page is to have.
+    fn next_content_aim(&self) -> u64 {
+        let doublings = self.manifest.pages().min(DOUBLINGS);
+        (FIRST_CONTENT << doublings).min(self.content_aim)
     }
 
     /// Looks at a source that goes on beyond the page: one that changes at its beginning

@@ -82,7 +82,7 @@ impl Push {
         };
         let (mut push, window) = Self::begin(standing, object).await?;
         let object = push.job.object();
-        let cutter = Cutter::new(plan, object.id, object.chunk_max);
+        let cutter = Cutter::new(plan, object.id, object.chunk_max, object.rate_bps);
         let (standing, job) = (Arc::clone(&push.standing), Arc::clone(&push.job));
         let tell = push.fed_by();
         let feed = FileFeed { standing, dimensions, job, window };

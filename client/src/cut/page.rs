@@ -53,9 +53,10 @@ pub(super) struct PageDraft {
 }
 
 impl PageDraft {
-    /// Whether the page, with the chunk that is being filled, takes no further object.
-    pub(super) fn is_full(&self, chunk: &ChunkDraft) -> bool {
-        self.content >= limit::PAGE_CONTENT_AIM
+    /// Whether the page, with the chunk that is being filled, takes no further object: it has
+    /// `content_aim` bytes of content, or its length.
+    pub(super) fn is_full(&self, chunk: &ChunkDraft, content_aim: u64) -> bool {
+        self.content >= content_aim
             || self.encoded + CHUNK_LEN + chunk.encoded_len() >= limit::PAGE_LEN_AIM
     }
 

@@ -17,7 +17,7 @@ const JOB: JobId = JobId([9; 16]);
 fn a_large_source_is_not_read_to_its_end_after_a_change() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "large", 8 << 20);
-    let mut cutter = Cutter::new(plan(&dir), JOB, 16384);
+    let mut cutter = Cutter::new(plan(&dir), JOB, 16384, None);
     assert!(cutter.next().unwrap().is_some());
     let file = File::options().write(true).open(dir.path().join("large")).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -36,7 +36,7 @@ struct Received {
 
 /// Cuts `plan` and puts it together again as a receiver would, checking every hash.
 fn cut(plan: &Plan, chunk_max: u32) -> Received {
-    let mut cutter = Cutter::new(plan.clone(), JOB, chunk_max);
+    let mut cutter = Cutter::new(plan.clone(), JOB, chunk_max, None);
     let mut manifest = Manifest::new(JOB, chunk_max);
     let mut received = Received::default();
     let mut names = Vec::new();
@@ -190,7 +190,7 @@ fn a_large_file_starts_a_chunk_and_fills_pages() {
     let full = (5 << 20) / (16 * 1024);
     assert_eq!((received.chunks[0], received.chunks[1], received.chunks[full]), (10, 16384, 16384));
     assert_eq!((received.chunks.last(), received.chunks.len()), (Some(&20), full + 2));
-    assert_eq!(received.pages, 3);
+    assert_eq!(received.pages, 7, "five that grow, and two");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn thousands_of_tiny_files_arrive() {
 }
 
 fn first_error(plan: Plan, chunk_max: u32, meanwhile: impl FnOnce()) -> CutError {
-    let mut cutter = Cutter::new(plan, JOB, chunk_max);
+    let mut cutter = Cutter::new(plan, JOB, chunk_max, None);
     let mut meanwhile = Some(meanwhile);
     loop {
         match cutter.next() {
@@ -290,4 +290,26 @@ fn a_source_that_changes_while_it_is_read_is_named() {
             "{what}: {error}"
         );
     }
+}
+
+/// Content of the pages of one file of 8 MiB, in KiB.
+fn page_contents(rate_bps: Option<u64>) -> Vec<usize> {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a"), vec![1; 8 << 20]).unwrap();
+    let mut cutter = Cutter::new(plan(&dir), JOB, 65_536, rate_bps);
+    let mut contents = Vec::new();
+    while let Some(cut) = cutter.next().unwrap() {
+        contents.push(cut.chunks.iter().map(Bytes::len).sum::<usize>() / 1024);
+    }
+    contents
+}
+
+#[test]
+fn the_first_pages_are_short_and_so_are_those_of_a_slow_job() {
+    assert_eq!(page_contents(None), [64, 128, 256, 512, 1024, 2048, 2048, 2048, 64]);
+    let slow = page_contents(Some(20_000_000));
+    assert_eq!(slow[..5], [64, 128, 256, 512, 640]);
+    assert!(slow[5..slow.len() - 1].iter().all(|content| *content == 640), "{slow:?}");
+    let slowest = page_contents(Some(1));
+    assert!(slowest.len() > 128 && slowest[..128].iter().all(|content| *content == 64));
 }
