@@ -9,7 +9,6 @@ use std::time::Duration;
 use certs::Identity;
 use certs::peer::PeerIdentity;
 use ring::signature::Ed25519KeyPair;
-use shared::budget::Budget;
 use shared::control::Pace;
 use shared::id::{JobId, Name, PeerId, Role};
 use shared::job::SignedJob;
@@ -33,6 +32,7 @@ use shared_io::store::{
     BASE_FLUSH_EVERY, FLUSH_BYTES_MAX, Flusher, JobStore, Layout, Recovered, StoreError, StoreRoot,
 };
 use shared_io::telemetry;
+use shared_io::transport::Terms;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,7 +82,7 @@ impl Hub {
     pub(crate) fn new(
         folder: &DataFolder,
         identity: &Identity,
-        (clock, budget): (Clock, Budget),
+        (clock, terms): (Clock, &Terms),
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, BaseError> {
         let root = StoreRoot::open(&folder.path().join("jobs"), Layout::Spool)?;
@@ -94,7 +94,7 @@ impl Hub {
             tasks,
             relays: Arc::new(Relays::default()),
             me: me.clone(),
-            links: Arc::new(Links::new(budget)),
+            links: Arc::new(Links::new(terms)),
             stores: Mutex::default(),
             clients: AtomicU64::new(0),
             queries: AtomicU64::new(0),

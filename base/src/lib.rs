@@ -19,11 +19,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
+use shared_io::access::Access;
 use shared_io::clock::Clock;
 use shared_io::data_folder::{DataFolder, DataFolderError};
 use shared_io::health;
 use shared_io::store::StoreError;
-use shared_io::transport::{self, Congestion, TransportError};
+use shared_io::transport::{self, Congestion, Terms, TransportError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where it answers HTTP.
     pub http: SocketAddr,
+    /// Bits per second that it may send; measured if absent.
+    pub uplink_bps: Option<u64>,
     /// The congestion controller.
     pub congestion: Congestion,
     /// How much memory it may use.
@@ -104,17 +107,19 @@ pub async fn run(
     config.identity.require(&[Role::Base])?;
     let folder = DataFolder::open(&config.data)?;
     let reset_key = folder.reset_key()?;
-    let budget = config.memory;
-    let server = transport::server_config(&config.identity, config.congestion, budget)?;
-    let endpoint = transport::open_endpoint(config.listen, Some(server), &reset_key)?;
+    let clock = Clock::start();
+    let access = Arc::new(Access::new(clock, config.uplink_bps, None));
+    let terms =
+        Terms { congestion: config.congestion, budget: config.memory, access: Arc::clone(&access) };
+    let server = transport::server_config(&config.identity, &terms)?;
+    let endpoint = transport::open_endpoint(config.listen, Some(server), &reset_key, &access)?;
     let listener = health::listen(config.http).await?;
     let listen = endpoint.local_addr().unwrap_or(config.listen);
     let http = listener.local_addr().unwrap_or(config.http);
 
     let opened = Ledger::open(&folder, Clock::wall_ms()).await?;
     let tasks = TaskTracker::new();
-    let clock = Clock::start();
-    let hub = Hub::new(&folder, &config.identity, (clock, budget), tasks.clone())?;
+    let hub = Hub::new(&folder, &config.identity, (clock, &terms), tasks.clone())?;
     let clocks: jobs::Clock = Arc::new(move || (clock.now(), Clock::wall_ms()));
     let key = Arc::clone(config.identity.signing_key());
     let jobs = Jobs::start(opened, key, clocks, Arc::clone(&hub) as Arc<dyn jobs::Session>);
@@ -122,6 +127,7 @@ pub async fn run(
     // Nobody is to be told of less than what is here.
     hub.account_for_changes().await;
 
+    tasks.spawn(access.watch(stop.clone()));
     tasks.spawn(Arc::clone(&hub).account(stop.clone()));
     tasks.spawn(Arc::clone(&hub).watch_silence(stop.clone()));
     let accepting = accept::run(Arc::clone(&hub), endpoint.clone(), tasks.clone(), stop.clone());

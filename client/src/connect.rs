@@ -12,7 +12,7 @@ use shared::wire::message::{Hello, Welcome};
 use shared_io::clock::Clock;
 use shared_io::data_folder::{DataFolderError, random};
 use shared_io::greet::{self, GreetError, Greeted};
-use shared_io::transport::{self, Congestion, TransportError};
+use shared_io::transport::{self, Congestion, Terms, TransportError};
 
 /// First pause between two tries, and how far it grows.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -99,7 +99,10 @@ impl ConnectError {
 }
 
 /// An endpoint that only dials.
-pub(crate) async fn open_endpoint(options: &ConnectOptions) -> Result<Endpoint, ConnectError> {
+pub(crate) async fn open_endpoint(
+    options: &ConnectOptions,
+    terms: &Terms,
+) -> Result<Endpoint, ConnectError> {
     options.identity.require(&[Role::Client, Role::Operator])?;
     // A socket of the family that the base's name has, if it can be looked up at all.
     let first = tokio::net::lookup_host(&options.base).await.ok().and_then(|mut all| all.next());
@@ -107,8 +110,8 @@ pub(crate) async fn open_endpoint(options: &ConnectOptions) -> Result<Endpoint, 
         Some(SocketAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         Some(SocketAddr::V4(_)) | None => (Ipv4Addr::UNSPECIFIED, 0).into(),
     };
-    let mut endpoint = transport::open_endpoint(any, None, &random()?)?;
-    let config = transport::client_config(&options.identity, options.congestion, options.memory)?;
+    let mut endpoint = transport::open_endpoint(any, None, &random()?, &terms.access)?;
+    let config = transport::client_config(&options.identity, terms)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }

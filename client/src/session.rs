@@ -11,10 +11,12 @@ use shared::seal::Hash;
 use shared::view::{JobView, NodeInfo};
 use shared::wire::code::Code;
 use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
+use shared_io::access::Access;
 use shared_io::clock::Clock;
 use shared_io::job::{Job, Relays, Surroundings, Watcher};
 use shared_io::link::{Conduct, Link, Links, Taken};
 use shared_io::request::{self, RequestError};
+use shared_io::transport::Terms;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,15 +93,20 @@ impl Client {
     /// # Cancellation
     /// Safe: nothing is left of the try.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let endpoint = connect::open_endpoint(&options).await?;
+        let clock = Clock::start();
+        let terms = Terms {
+            congestion: options.congestion,
+            budget: options.memory,
+            access: Arc::new(Access::new(clock, None, None)),
+        };
+        let endpoint = connect::open_endpoint(&options, &terms).await?;
         let greeted = connect::reach(&endpoint, &options.base, options.patience).await?;
-        let memory = options.memory;
         let standing = Arc::new(Standing {
             options,
             endpoint,
             relays: Arc::new(Relays::default()),
-            links: Arc::new(Links::new(memory)),
-            clock: Clock::start(),
+            links: Arc::new(Links::new(&terms)),
+            clock,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             link: watch::Sender::new(None),

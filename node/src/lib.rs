@@ -15,11 +15,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use shared::budget::Budget;
 use shared::id::Role;
 use shared::wire::code::Code;
+use shared_io::access::Access;
+use shared_io::clock::Clock;
 use shared_io::data_folder::{DataFolder, DataFolderError};
 use shared_io::greet::GreetError;
 use shared_io::health;
 use shared_io::store::StoreError;
-use shared_io::transport::{self, Congestion, TransportError};
+use shared_io::transport::{self, Congestion, Terms, TransportError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -117,15 +119,20 @@ pub async fn run(
     config.identity.require(&[Role::Node])?;
     let folder = DataFolder::open(&config.data)?;
     let reset_key = folder.reset_key()?;
-    let mut endpoint = transport::open_endpoint(config.listen, None, &reset_key)?;
-    let dialling = transport::client_config(&config.identity, config.congestion, config.memory)?;
+    let clock = Clock::start();
+    let access = Arc::new(Access::new(clock, config.uplink_bps, config.downlink_bps));
+    let terms =
+        Terms { congestion: config.congestion, budget: config.memory, access: Arc::clone(&access) };
+    let mut endpoint = transport::open_endpoint(config.listen, None, &reset_key, &access)?;
+    let dialling = transport::client_config(&config.identity, &terms)?;
     endpoint.set_default_client_config(dialling);
     let listener = health::listen(config.http).await?;
     let listen = endpoint.local_addr().unwrap_or(config.listen);
     let http = listener.local_addr().unwrap_or(config.http);
     let tasks = TaskTracker::new();
-    let member = Member::start(config, folder, tasks.clone())?;
     let http_stop = stop.child_token();
+    let member = Member::start(config, folder, (clock, &terms), tasks.clone())?;
+    tasks.spawn(access.watch(http_stop.clone()));
     let router = health::router(Arc::clone(&member) as Arc<dyn health::Readiness>, metrics)
         .merge(http::router(Arc::clone(member.relays()), http_stop.clone()));
     tasks.spawn(health::serve(listener, router, http_stop.clone()));

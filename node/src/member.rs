@@ -21,6 +21,7 @@ use shared_io::store::{
     FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreError, StoreRoot,
 };
 use shared_io::telemetry;
+use shared_io::transport::Terms;
 use tokio_util::task::TaskTracker;
 
 use crate::state::NodeState;
@@ -49,9 +50,9 @@ impl Member {
     pub(crate) fn start(
         config: Config,
         folder: DataFolder,
+        (clock, terms): (Clock, &Terms),
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, NodeError> {
-        let memory = config.memory;
         let state = NodeState::start(&folder)?;
         let root = StoreRoot::open(&folder.path().join("jobs"), Layout::Files)?;
         let relays = Arc::new(Relays::default());
@@ -68,8 +69,8 @@ impl Member {
             root,
             state: Mutex::new(state),
             relays,
-            links: Arc::new(Links::new(memory)),
-            clock: Clock::start(),
+            links: Arc::new(Links::new(terms)),
+            clock,
             surroundings: OnceLock::new(),
             taking: Arc::default(),
         });

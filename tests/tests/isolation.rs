@@ -1,4 +1,4 @@
-//! Isolation: what a bad peer or job costs the others, with the product's own links, engines and
+//! Isolation: what a bad peer or job costs the others, and whether caps are kept, with the product's own links, engines and
 //! byte movers in the virtual WAN.
 //!
 //! `cargo test -p distributary-tests --release --test isolation -- --nocapture` prints what each
@@ -9,17 +9,8 @@
 //! and timers. Content is kept in memory and becomes durable at the product's intervals.
 
 #[cfg(test)]
+#[path = "isolation/caps.rs"]
+mod caps;
+#[cfg(test)]
 #[path = "isolation/cases.rs"]
 mod cases;
-#[cfg(test)]
-#[path = "isolation/content.rs"]
-mod content;
-#[cfg(test)]
-#[path = "isolation/fleet.rs"]
-mod fleet;
-#[cfg(test)]
-#[path = "isolation/identities.rs"]
-mod identities;
-#[cfg(test)]
-#[path = "isolation/site.rs"]
-mod site;

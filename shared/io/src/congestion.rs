@@ -1,4 +1,5 @@
-//! The controller of [`shared::congestion`] behind quinn's trait.
+//! The controller of [`shared::congestion`] behind quinn's trait, and what any controller tells
+//! the process of its uplink.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -9,6 +10,11 @@ use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 use shared::congestion::Controller as Core;
 use shared::time::Time;
+
+use crate::access::Meter;
+
+/// Headers of IP and UDP around what a controller counts.
+const HEADERS: u64 = 28;
 
 /// Makes a controller for each path of each connection.
 #[derive(Debug, Default)]
@@ -93,5 +99,92 @@ impl Controller for Shallow {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+/// Makes controllers that also count, for the whole process, what is acknowledged.
+pub(crate) struct Metered {
+    inner: Arc<dyn ControllerFactory + Send + Sync>,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    pub(crate) fn new(inner: Arc<dyn ControllerFactory + Send + Sync>, meter: &Arc<Meter>) -> Self {
+        Self { inner, meter: Arc::clone(meter) }
+    }
+}
+
+impl ControllerFactory for Metered {
+    fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
+        let inner = Arc::clone(&self.inner).build(now, mtu);
+        let meter = Arc::clone(&self.meter);
+        Box::new(MeteredController { inner, meter, acked: 0, held_up: 0, counted: 0 })
+    }
+}
+
+struct MeteredController {
+    inner: Box<dyn Controller>,
+    meter: Arc<Meter>,
+    /// What the present acknowledgement has told so far.
+    acked: u64,
+    held_up: u64,
+    /// The last look in which this connection was counted as held up.
+    counted: u64,
+}
+
+impl Controller for MeteredController {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        let bytes_sent = bytes + HEADERS;
+        self.acked += bytes_sent;
+        self.held_up += if app_limited { 0 } else { bytes_sent };
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest: Option<u64>,
+    ) {
+        let (acked, held_up) = (std::mem::take(&mut self.acked), std::mem::take(&mut self.held_up));
+        self.counted = self.meter.add(acked, held_up, self.counted);
+        self.inner.on_end_acks(now, in_flight, app_limited, largest);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
+        self.inner.on_congestion_event(now, sent, persistent, lost);
+    }
+
+    fn on_mtu_update(&mut self, mtu: u16) {
+        self.inner.on_mtu_update(mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.inner.window()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        let (inner, meter) = (self.inner.clone_box(), Arc::clone(&self.meter));
+        Box::new(Self { inner, meter, acked: 0, held_up: 0, counted: self.counted })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self.inner.into_any()
     }
 }

@@ -128,6 +128,7 @@ impl Intake {
     ) -> Result<(), IntakeError> {
         let mut reader = RecordReader::new();
         let mut pieces = Vec::new();
+        let mut rest = None;
         loop {
             let over = self.job.as_ref().map(|job| job.over().clone());
             let gone = async {
@@ -136,12 +137,19 @@ impl Intake {
                     None => std::future::pending().await,
                 }
             };
+            let next = async {
+                if let Some(until) = rest {
+                    tokio::time::sleep_until(until).await;
+                }
+                stream.read_chunk(READ_LEN, false).await
+            };
             let chunk = tokio::select! {
                 biased;
                 () = gone => return Err(IntakeError::NoJob),
-                chunk = stream.read_chunk(READ_LEN, false) => chunk?,
+                chunk = next => chunk?,
             };
             let Some(chunk) = chunk else { return Ok(()) };
+            rest = conduct.links().access().received(chunk.bytes.len() as u64);
             reader.push(chunk.offset, chunk.bytes, |piece| pieces.push(piece))?;
             for piece in pieces.drain(..) {
                 self.place(piece, conduct)?;

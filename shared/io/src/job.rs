@@ -23,6 +23,7 @@ use shared::id::{JobId, Name, PeerId};
 use shared::job::{JobObject, Kind};
 use shared::limit;
 use shared::manifest::{Entry, Manifest, Page, PageBytes, PageSummary};
+use shared::pacer::Pacer;
 use shared::relay::{Effect, Landing, Next, Relay};
 use shared::seal::Hash;
 use shared::wire::codec;
@@ -143,7 +144,8 @@ pub struct Job {
     inbound: Mutex<Inbound>,
     recent: Mutex<Recent>,
     outlets: Mutex<BTreeMap<PeerId, Arc<Notify>>>,
-    pace: Mutex<Option<Instant>>,
+    /// Keeps the cap of what is sent of it.
+    pacer: Option<Mutex<Pacer>>,
     /// Whether the last flush found no room.
     unflushed: AtomicBool,
     over: CancellationToken,
@@ -237,6 +239,7 @@ impl Job {
         let users = surroundings.receiving.load(Ordering::Relaxed);
         let recent = surroundings.links.budget().recent_of(users);
         let recent = usize::try_from(recent).unwrap_or(usize::MAX);
+        let pacer = object.rate_bps.map(|rate| Mutex::new(Pacer::new(rate)));
         Self {
             is_receiving: AtomicBool::new(is_receiving),
             object,
@@ -247,7 +250,7 @@ impl Job {
             inbound: Mutex::new(inbound),
             recent: Mutex::new(Recent::new(recent)),
             outlets: Mutex::new(BTreeMap::new()),
-            pace: Mutex::new(None),
+            pacer,
             unflushed: AtomicBool::new(false),
             over: CancellationToken::new(),
         }
@@ -328,7 +331,8 @@ impl Job {
     fn carry_out(self: &Arc<Self>, effect: Effect, report: &mut Option<bool>) {
         match effect {
             Effect::Want { peer, want } => self.tell(&peer, StateKind::Want, codec::encode(&want)),
-            Effect::Offer { peer, offer } => {
+            Effect::Offer { peer, mut offer } => {
+                offer.spare_bps = self.surroundings.links.access().spare_bps();
                 self.tell(&peer, StateKind::Offer, codec::encode(&offer));
             }
             Effect::Ready { peer } => self.wake_outlet(&peer),
@@ -398,17 +402,20 @@ impl Job {
         }
     }
 
-    /// When `bytes` may go out under the job's rate cap.
+    /// When the next `bytes` may go out under the job's rate cap, if not at once.
     pub(crate) fn pace(&self, bytes: u64) -> Option<Instant> {
-        let rate = self.object.rate_bps.filter(|rate| *rate > 0)?;
-        let cost = u128::from(bytes) * 8_000_000 / u128::from(rate);
-        let cost = Duration::from_micros(u64::try_from(cost).unwrap_or(u64::MAX));
-        let mut next = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pacer = self.pacer.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         let clock = self.surroundings.clock;
-        let now = clock.instant(clock.now());
-        let at = next.map_or(now, |at| at.max(now));
-        *next = Some(at + cost);
-        Some(at)
+        let now = clock.now();
+        let at = pacer.take(now, bytes);
+        (at > now).then(|| clock.instant(at))
+    }
+
+    /// Bytes that go out within `time` under the job's rate cap, at least one.
+    pub(crate) fn capped(&self, time: Duration) -> u64 {
+        let rate = self.object.rate_bps.unwrap_or(u64::MAX);
+        let bytes = u128::from(rate) * time.as_micros() / 8_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
     }
 
     /// Whether a chunk that `link` has begun to send is welcome.

@@ -4,6 +4,7 @@
 //! content store, from there through [`outlet`] into the job streams of others. What moves
 //! when is decided by [`shared::relay`]; this crate carries it out.
 
+pub mod access;
 pub mod clock;
 pub mod congestion;
 pub mod content;
@@ -17,6 +18,7 @@ pub mod outlet;
 pub mod recent;
 pub mod request;
 mod send_budget;
+mod shaped;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -29,10 +29,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::clock::Clock;
 use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
 use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
+use crate::transport::Terms;
 use crate::{intake, telemetry};
 
 /// States that wait for the role to take them up. A peer that sends more is not answered
@@ -650,6 +652,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug, Default)]
 pub struct Links {
     budget: Budget,
+    access: Arc<Access>,
     sending: SendBudget,
     links: Mutex<BTreeMap<PeerId, Arc<Link>>>,
     /// Held while a link comes or goes and the jobs hear of it: what an old link had agreed on
@@ -658,9 +661,15 @@ pub struct Links {
 }
 
 impl Links {
-    /// No links yet; what they may hold together is a share of `budget`.
-    pub fn new(budget: Budget) -> Self {
-        Self { budget, ..Self::default() }
+    /// No links yet; what they may hold together is a share of the budget of `terms`.
+    pub fn new(terms: &Terms) -> Self {
+        let (budget, access) = (terms.budget, Arc::clone(&terms.access));
+        Self { budget, access, ..Self::default() }
+    }
+
+    /// The access link that the links share.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The memory that the links share with the jobs.

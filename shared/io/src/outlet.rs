@@ -1,6 +1,7 @@
 //! The byte mover out: from the content store into one peer's job stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{SendStream, VarInt, WriteError};
@@ -18,6 +19,8 @@ use crate::telemetry;
 /// more urgent job has to wait for.
 const BATCH_MIN: u64 = 64 * 1024;
 const BATCH_MAX: u64 = 256 * 1024;
+/// How old the choice of what to send may be when a job's rate cap holds it back.
+const BATCH_TIME: Duration = Duration::from_millis(200);
 /// Bytes that one job writes before it is another one's turn on the connection.
 const TURN: usize = 16 * 1024;
 
@@ -52,7 +55,8 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
     let mut writer = RecordWriter::new();
     loop {
         let window = link.connection().stats().path.cwnd;
-        let batch = job.next_batch(link.peer(), window.clamp(BATCH_MIN, BATCH_MAX));
+        let bytes = window.clamp(BATCH_MIN, BATCH_MAX).min(job.capped(BATCH_TIME));
+        let batch = job.next_batch(link.peer(), bytes);
         if batch.is_empty() {
             tokio::select! {
                 biased;
@@ -78,16 +82,13 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
         let payload: u64 = batch.iter().map(chunk_bytes).sum();
         let (framed, back) = lay_out(job, batch, writer).await?;
         writer = back;
-        if let Some(at) = job.pace(payload) {
-            tokio::time::sleep_until(at).await;
-        }
         tokio::select! {
             biased;
             () = job.over().cancelled() => {
                 out.reset(VarInt::from_u32(Code::NoJob.number())).ok();
                 return Ok(());
             }
-            written = write_in_turns(link, out, framed) => written?,
+            written = write_in_turns(job, link, out, framed) => written?,
         }
         telemetry::content_sent(link.identity().role, payload);
     }
@@ -100,12 +101,16 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
 /// for one piece of each of the others. What a turn waits for is room in the connection's send
 /// window, not for its own stream: job streams are always read.
 async fn write_in_turns(
+    job: &Job,
     link: &Link,
     out: &mut SendStream,
     mut bytes: Bytes,
 ) -> Result<(), WriteError> {
     while !bytes.is_empty() {
         let piece = bytes.split_to(bytes.len().min(TURN));
+        if let Some(at) = job.pace(piece.len() as u64) {
+            tokio::time::sleep_until(at).await;
+        }
         let _turn = link.turn().await;
         out.write_chunk(piece).await?;
     }

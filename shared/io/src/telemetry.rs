@@ -12,6 +12,8 @@ const CONNECTIONS: &str = "distributary_connections";
 const REFUSED: &str = "distributary_refused_total";
 const HTTP_SENT: &str = "distributary_http_content_bytes_sent_total";
 const JOBS: &str = "distributary_jobs";
+const UPLINK: &str = "distributary_uplink_bits_per_second";
+const UPLINK_USED: &str = "distributary_uplink_used_bits_per_second";
 const BUILD: &str = "distributary_build_info";
 
 /// Installs the process's recorder; what it returns renders Prometheus' text format.
@@ -39,6 +41,8 @@ fn describe() {
     metrics::describe_counter!(REFUSED, "Connections refused");
     metrics::describe_gauge!(CONNECTIONS, "Connections, by the peer's role");
     metrics::describe_gauge!(JOBS, "Jobs, by state");
+    metrics::describe_gauge!(UPLINK, "What the uplink carries as measured, or as it was set");
+    metrics::describe_gauge!(UPLINK_USED, "What connections sent and got acknowledged");
     metrics::describe_gauge!(BUILD, "Always 1; the label tells the version");
 }
 
@@ -75,6 +79,16 @@ pub fn refused() {
 /// Counts a connection in or out.
 pub fn connections(peer: Role, change: i32) {
     gauge!(CONNECTIONS, "peer_role" => peer.as_str()).increment(f64::from(change));
+}
+
+/// Sets what the uplink carries, if that is known, and what of it is used.
+pub fn uplink(carries_bps: Option<u64>, used_bps: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let set = |name, bps: u64| gauge!(name).set(bps as f64);
+    set(UPLINK_USED, used_bps);
+    if let Some(bps) = carries_bps {
+        set(UPLINK, bps);
+    }
 }
 
 /// Sets how many jobs are in a state.

@@ -10,8 +10,8 @@ use certs::{Identity, tls};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use shared::budget::Budget;
@@ -19,7 +19,9 @@ use shared::limit;
 use shared::wire::code::ALPN;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::congestion::ShallowConfig;
+use crate::access::Access;
+use crate::congestion::{Metered, ShallowConfig};
+use crate::shaped::Shaped;
 
 /// Receive window of one stream, which bounds one job between two peers: 1 Gbit/s over 67 ms. A
 /// job stream is always read, so it is not back-pressure but a bound on what a peer may have on
@@ -81,6 +83,17 @@ impl std::str::FromStr for Congestion {
     }
 }
 
+/// What all connections of a process have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Their congestion controller.
+    pub congestion: Congestion,
+    /// The memory that they share.
+    pub budget: Budget,
+    /// The access link that they share.
+    pub access: Arc<Access>,
+}
+
 /// Why an endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -101,7 +114,8 @@ pub enum TransportError {
 }
 
 /// What quinn is told for every connection.
-pub fn transport_config(congestion: Congestion, budget: Budget) -> TransportConfig {
+pub fn transport_config(terms: &Terms) -> TransportConfig {
+    let Terms { congestion, budget, access } = terms;
     let factory: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
         Congestion::Shallow => Arc::new(ShallowConfig::default()),
         Congestion::Cubic => Arc::new(CubicConfig::default()),
@@ -122,8 +136,8 @@ pub fn transport_config(congestion: Congestion, budget: Budget) -> TransportConf
         .mtu_discovery_config(Some(mtu))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .congestion_controller_factory(factory);
-    if congestion == Congestion::Shallow {
+        .congestion_controller_factory(Arc::new(Metered::new(factory, &access.meter)));
+    if *congestion == Congestion::Shallow {
         config.packet_threshold(REORDERING_PACKETS).time_threshold(REORDERING_TIME);
     }
     config
@@ -139,15 +153,11 @@ pub fn send_window(congestion_window: u64) -> u64 {
 ///
 /// # Errors
 /// [`TransportError`] if the identity cannot be used.
-pub fn server_config(
-    identity: &Identity,
-    congestion: Congestion,
-    budget: Budget,
-) -> Result<ServerConfig, TransportError> {
+pub fn server_config(identity: &Identity, terms: &Terms) -> Result<ServerConfig, TransportError> {
     let tls = tls::server_config(identity, &[ALPN])?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(Arc::new(transport_config(congestion, budget)))
+        .transport_config(Arc::new(transport_config(terms)))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER * INCOMING_MAX as u64);
@@ -158,20 +168,17 @@ pub fn server_config(
 ///
 /// # Errors
 /// [`TransportError`] if the identity cannot be used.
-pub fn client_config(
-    identity: &Identity,
-    congestion: Congestion,
-    budget: Budget,
-) -> Result<ClientConfig, TransportError> {
+pub fn client_config(identity: &Identity, terms: &Terms) -> Result<ClientConfig, TransportError> {
     let tls = tls::client_config(identity, &[ALPN])?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(Arc::new(transport_config(congestion, budget)));
+    config.transport_config(Arc::new(transport_config(terms)));
     Ok(config)
 }
 
 /// Opens an endpoint on `listen`; without `server` it only dials.
 ///
 /// `reset_key` makes the stateless resets of a restarted role end its old connections at once.
+/// What is sent keeps the cap of `access`.
 ///
 /// # Errors
 /// [`TransportError::Bind`] if the address cannot be used.
@@ -179,6 +186,7 @@ pub fn open_endpoint(
     listen: SocketAddr,
     server: Option<ServerConfig>,
     reset_key: &[u8; 32],
+    access: &Access,
 ) -> Result<Endpoint, TransportError> {
     let bind = |source| TransportError::Bind { addr: listen, source };
     let socket = open_socket(listen).map_err(bind)?;
@@ -189,7 +197,17 @@ pub fn open_endpoint(
     let own = digest.as_ref().first_chunk().copied().map_or(0, u64::from_le_bytes);
     let mut config = EndpointConfig::new(Arc::new(key));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(own)));
-    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(bind)
+    let socket = capped(TokioRuntime.wrap_udp_socket(socket).map_err(bind)?, access);
+    let runtime = Arc::new(TokioRuntime);
+    Endpoint::new_with_abstract_socket(config, server, socket, runtime).map_err(bind)
+}
+
+/// `socket`, sending no faster than `access` allows.
+pub fn capped(socket: Arc<dyn AsyncUdpSocket>, access: &Access) -> Arc<dyn AsyncUdpSocket> {
+    match access.uplink_cap() {
+        Some(rate_bps) => Arc::new(Shaped::new(socket, access.clock(), rate_bps)),
+        None => socket,
+    }
 }
 
 fn open_socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {

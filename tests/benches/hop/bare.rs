@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use certs::tls;
-use shared::budget::Budget;
 use shared::id::Role;
-use shared_io::transport::{self, Congestion};
+use shared_io::transport::{self, Terms};
 
 use super::cost;
 use super::worker::{ANY, Worker, identity};
@@ -50,12 +49,9 @@ pub(crate) async fn hop(dir: &Path, size: u64, chunk: usize) -> Result<Hop> {
 
 /// The sending process: prints its address, later its CPU seconds.
 pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
-    let config = transport::server_config(
-        &identity(dir, "base")?,
-        Congestion::default(),
-        Budget::default(),
-    )?;
-    let endpoint = transport::open_endpoint(ANY, Some(config), &[0; 32])?;
+    let terms = Terms::default();
+    let config = transport::server_config(&identity(dir, "base")?, &terms)?;
+    let endpoint = transport::open_endpoint(ANY, Some(config), &[0; 32], &terms.access)?;
     println!("{}", endpoint.local_addr()?);
     let mut content = vec![0; BLOCK.max(chunk)];
     blake3::Hasher::new().finalize_xof().fill(&mut content);
@@ -84,12 +80,9 @@ pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
 
 /// The receiving process: prints how many bytes came, and its CPU seconds.
 pub(crate) async fn receive(dir: &Path, addr: SocketAddr) -> Result<()> {
-    let mut endpoint = transport::open_endpoint(ANY, None, &[1; 32])?;
-    let config = transport::client_config(
-        &identity(dir, "node")?,
-        Congestion::default(),
-        Budget::default(),
-    )?;
+    let terms = Terms::default();
+    let mut endpoint = transport::open_endpoint(ANY, None, &[1; 32], &terms.access)?;
+    let config = transport::client_config(&identity(dir, "node")?, &terms)?;
     endpoint.set_default_client_config(config);
     let connection = endpoint.connect(addr, tls::server_name(Role::Base))?.await?;
     let before = cost::cpu("self")?;

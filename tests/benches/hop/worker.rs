@@ -62,6 +62,7 @@ async fn base(dir: &Path, stop: CancellationToken) -> Result<()> {
         data: dir.join("base-data"),
         listen: ANY,
         http: ANY,
+        uplink_bps: None,
         congestion: Congestion::default(),
         memory: shared::budget::Budget::default(),
     };

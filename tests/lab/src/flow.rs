@@ -17,8 +17,7 @@ use distributary_tests::{flows::cell::Sender, wan::Authority};
 use quinn::{ClientConfig, Connection, ServerConfig};
 use rustix::net::sockopt::set_tcp_congestion;
 use serde::{Deserialize, Serialize};
-use shared::budget::Budget;
-use shared_io::transport::{Congestion, open_endpoint, transport_config};
+use shared_io::transport::{Congestion, Terms, open_endpoint, transport_config};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket},
@@ -75,9 +74,10 @@ pub(crate) async fn receive(sender: Sender) -> anyhow::Result<()> {
 
 async fn send_quic(congestion: Congestion, to: SocketAddr, time: Duration) -> anyhow::Result<()> {
     let authority = Authority::new(SEED)?;
+    let terms = Terms { congestion, ..Terms::default() };
     let mut config = ClientConfig::new(Arc::new(authority.client("sender")?));
-    config.transport_config(Arc::new(transport_config(congestion, Budget::default())));
-    let endpoint = open_endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, &[0; 32])?;
+    config.transport_config(Arc::new(transport_config(&terms)));
+    let endpoint = open_endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, &[0; 32], &terms.access)?;
     let dial = endpoint.connect_with(config, to, "receiver")?;
     let connection = timeout(DIAL, dial).await.context("nobody answers")??;
     let sending = async {
@@ -112,9 +112,9 @@ async fn tell_path(connection: &Connection) {
 async fn receive_quic(at: SocketAddr) -> anyhow::Result<()> {
     let authority = Authority::new(SEED)?;
     let mut config = ServerConfig::with_crypto(Arc::new(authority.server("receiver")?));
-    let transport = transport_config(Congestion::Shallow, Budget::default());
-    config.transport_config(Arc::new(transport));
-    let endpoint = open_endpoint(at, Some(config), &[0; 32])?;
+    let terms = Terms::default();
+    config.transport_config(Arc::new(transport_config(&terms)));
+    let endpoint = open_endpoint(at, Some(config), &[0; 32], &terms.access)?;
     tell(&Told::default());
     let connection = endpoint.accept().await.context("the endpoint has ended")?.await?;
     let bytes = AtomicU64::new(0);

@@ -10,10 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
-use shared::budget::Budget;
 use shared_io::{
     congestion::ShallowConfig,
-    transport::{Congestion, transport_config},
+    transport::{Congestion, Terms, transport_config},
 };
 
 use super::{
@@ -291,7 +290,8 @@ fn carry(link: &mut Link, at: Duration, payload: Bytes, mut arrive: impl FnMut(D
 
 fn running(seed: u64, at: usize, flow: &Flow, authority: &Authority) -> Result<Running, FlowError> {
     let number = u64::try_from(at).unwrap_or(u64::MAX) + 1;
-    let mut transport: TransportConfig = transport_config(flow.congestion, Budget::default());
+    let mut transport: TransportConfig =
+        transport_config(&Terms { congestion: flow.congestion, ..Terms::default() });
     if flow.congestion == Congestion::Shallow {
         // Seeded, unlike those of a process.
         transport.congestion_controller_factory(Arc::new(ShallowConfig::with_seed(seed)));

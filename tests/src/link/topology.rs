@@ -121,6 +121,12 @@ impl<P: Clone> Topology<P> {
         self.links.get(&place).map(Link::spec)
     }
 
+    /// What one link has done; `None` if nothing was said about it.
+    #[must_use]
+    pub fn link_counters(&self, place: Place) -> Option<LinkCounters> {
+        self.links.get(&place).map(Link::counters)
+    }
+
     /// What each link that was described has done.
     pub fn counters(&self) -> impl Iterator<Item = (Place, LinkCounters)> {
         self.links.iter().map(|(place, link)| (*place, link.counters()))

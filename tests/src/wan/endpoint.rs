@@ -13,6 +13,9 @@ use quinn::{
 };
 use ring::{hkdf, hmac};
 
+use shared_io::access::Access;
+use shared_io::transport::capped;
+
 use super::{Authority, Wan, WanError, WanSocket, network::HostId};
 use crate::link::SplitMix;
 
@@ -77,11 +80,12 @@ impl Host {
         server.transport_config(Arc::clone(&transport));
         let mut client = ClientConfig::new(Arc::new(authority.client(&self.name)?));
         client.transport_config(transport);
-        self.open_endpoint(port, Some(server), client)
+        self.open_endpoint(port, Some(server), client, &Access::default())
     }
 
     /// An endpoint that dials as `client` says and, with `server`, accepts: for a role with TLS
-    /// and limits of its own. What would be random in them is drawn from the seed.
+    /// and limits of its own, whose caps are those of `access`. What would be random in them is
+    /// drawn from the seed.
     ///
     /// # Errors
     /// See [`Self::bind`]; besides, what quinn refuses.
@@ -90,6 +94,7 @@ impl Host {
         port: u16,
         mut server: Option<ServerConfig>,
         mut client: ClientConfig,
+        access: &Access,
     ) -> Result<Endpoint, WanError> {
         let randomness = self.randomness();
         if let Some(server) = &mut server {
@@ -97,7 +102,7 @@ impl Host {
             server.time_source(Arc::new(VirtualWallClock(self.wan.clone())));
         }
         client.initial_dst_cid_provider(randomness.first_connection_ids());
-        let socket = self.bind(port)?;
+        let socket = capped(self.bind(port)?, access);
         let mut endpoint = self.open(socket, randomness.endpoint_config(), server)?;
         endpoint.set_default_client_config(client);
         Ok(endpoint)
@@ -112,11 +117,10 @@ impl Host {
 
     fn open(
         &self,
-        socket: Arc<WanSocket>,
+        socket: Arc<dyn AsyncUdpSocket>,
         config: EndpointConfig,
         server: Option<ServerConfig>,
     ) -> Result<Endpoint, WanError> {
-        let socket: Arc<dyn AsyncUdpSocket> = socket;
         let at = socket.local_addr().unwrap_or_else(|_| SocketAddr::from((self.ip(), 0)));
         Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
             .map_err(|source| WanError::Endpoint { at, source })

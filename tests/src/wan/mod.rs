@@ -156,16 +156,34 @@ impl Wan {
         Ok(Host::new(self.clone(), name, id))
     }
 
-    /// Joins two hosts by one link each way, or changes the links that join them. Hosts without a
-    /// link do not reach each other.
+    /// Joins two hosts by one path each way, or changes the paths that join them. Hosts without a
+    /// path do not reach each other. A packet passes the sender's uplink, the path and the
+    /// receiver's downlink ([`crate::link::topology`]); access links are without limit until they
+    /// are described.
     pub fn link(&self, a: &Host, b: &Host, spec: &LinkSpec) {
         self.link_one_way(a, b, spec);
         self.link_one_way(b, a, spec);
     }
 
-    /// Sets or changes the link from one host to another; the way back stays as it is.
+    /// Sets or changes the path from one host to another; the way back stays as it is.
     pub fn link_one_way(&self, from: &Host, to: &Host, spec: &LinkSpec) {
-        self.lock().network.set_link(from.id(), to.id(), spec);
+        self.lock().network.set_path(from.id(), to.id(), spec);
+    }
+
+    /// Sets or changes what all that a host sends passes first.
+    pub fn uplink(&self, host: &Host, spec: &LinkSpec) {
+        self.lock().network.set_uplink(host.id(), spec);
+    }
+
+    /// Sets or changes what all that a host receives passes last.
+    pub fn downlink(&self, host: &Host, spec: &LinkSpec) {
+        self.lock().network.set_downlink(host.id(), spec);
+    }
+
+    /// What a host's uplink has done, if it was described.
+    #[must_use]
+    pub fn uplink_counters(&self, host: &Host) -> Option<LinkCounters> {
+        self.lock().network.uplink_counters(host.id())
     }
 
     /// Has a host stand still, as if its processes were stopped: it neither reads nor sends, and
@@ -180,10 +198,10 @@ impl Wan {
         woken.into_iter().for_each(std::task::Waker::wake);
     }
 
-    /// What the link from one host to another has done, if there is one.
+    /// What the path from one host to another has done, if there is one.
     #[must_use]
     pub fn link_counters(&self, from: &Host, to: &Host) -> Option<LinkCounters> {
-        self.lock().network.link_counters(from.id(), to.id())
+        self.lock().network.path_counters(from.id(), to.id())
     }
 
     /// Number, bytes and hash of all packets sent so far.

@@ -2,8 +2,7 @@
 //! own and no waiting.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     task::Waker,
     time::Duration,
@@ -12,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use quinn::udp::EcnCodepoint;
 
-use crate::link::{Link, LinkCounters, LinkSpec, Verdict};
+use crate::link::{
+    LinkCounters, LinkSpec,
+    topology::{Arrived, Place, Topology},
+};
 
 /// Bytes of an IPv4 and a UDP header, which count on links.
 const HEADERS: usize = 28;
@@ -20,8 +22,6 @@ const HEADERS: usize = 28;
 const MAX_PACKET: usize = 1500;
 /// Room of a socket's inbox, what the product asks its sockets for.
 const MAX_INBOX_BYTES: usize = 4 << 20;
-/// Packets under way in the whole network; beyond it new ones are dropped.
-const MAX_UNDER_WAY: usize = 1 << 20;
 
 /// A host is known by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,11 @@ pub(super) struct HostId(pub(super) Ipv4Addr);
 impl HostId {
     pub(super) fn number(self) -> u64 {
         u64::from(u32::from(self.0))
+    }
+
+    /// The host's number in the topology.
+    fn index(self) -> usize {
+        usize::try_from(u32::from(self.0)).unwrap_or(usize::MAX)
     }
 
     fn of(address: SocketAddr) -> Option<Self> {
@@ -86,7 +91,7 @@ impl Trace {
 /// Packets dropped by the hosts or by the network as a whole, not by a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// No link from the sender's host to the receiver's.
+    /// No path from the sender's host to the receiver's.
     pub no_link: u64,
     /// No socket at the address of the receiver.
     pub no_socket: u64,
@@ -96,7 +101,7 @@ pub struct Drops {
     pub inbox_full: u64,
     /// A bit was flipped on the way: the UDP checksum of the receiving host refuses it.
     pub checksum: u64,
-    /// More than about a million packets under way.
+    /// More than about 260,000 packets under way.
     pub network_full: u64,
 }
 
@@ -116,46 +121,14 @@ struct Inbox {
     reader: Option<Waker>,
 }
 
-/// A packet under way, ordered by arrival and, among equals, by the order of sending.
-#[derive(Debug)]
-struct UnderWay {
-    at: Duration,
-    number: u64,
-    packet: Packet,
-    flipped: bool,
-}
-
-impl PartialEq for UnderWay {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for UnderWay {}
-
-impl PartialOrd for UnderWay {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for UnderWay {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Network {
-    seed: u64,
-    links: BTreeMap<(HostId, HostId), Link>,
+    topology: Topology<Packet>,
     inboxes: BTreeMap<SocketAddr, Inbox>,
     /// Hosts that stand still.
     frozen: BTreeSet<HostId>,
     /// Who waits for a frozen host to send again.
     writers: Vec<Waker>,
-    under_way: BinaryHeap<Reverse<UnderWay>>,
-    sent: u64,
     trace: Trace,
     drops: Drops,
 }
@@ -163,27 +136,33 @@ pub(super) struct Network {
 impl Network {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            seed,
-            links: BTreeMap::new(),
+            topology: Topology::new(seed),
             inboxes: BTreeMap::new(),
             frozen: BTreeSet::new(),
             writers: Vec::new(),
-            under_way: BinaryHeap::new(),
-            sent: 0,
             trace: Trace::START,
             drops: Drops::default(),
         }
     }
 
-    pub(super) fn set_link(&mut self, from: HostId, to: HostId, spec: &LinkSpec) {
-        self.links
-            .entry((from, to))
-            .and_modify(|link| link.set_spec(spec.clone()))
-            .or_insert_with(|| Link::new(spec.clone(), self.seed, from.number(), to.number()));
+    pub(super) fn set_path(&mut self, from: HostId, to: HostId, spec: &LinkSpec) {
+        self.topology.set(Place::Path(from.index(), to.index()), spec);
     }
 
-    pub(super) fn link_counters(&self, from: HostId, to: HostId) -> Option<LinkCounters> {
-        self.links.get(&(from, to)).map(Link::counters)
+    pub(super) fn set_uplink(&mut self, host: HostId, spec: &LinkSpec) {
+        self.topology.set(Place::Up(host.index()), spec);
+    }
+
+    pub(super) fn set_downlink(&mut self, host: HostId, spec: &LinkSpec) {
+        self.topology.set(Place::Down(host.index()), spec);
+    }
+
+    pub(super) fn path_counters(&self, from: HostId, to: HostId) -> Option<LinkCounters> {
+        self.topology.link_counters(Place::Path(from.index(), to.index()))
+    }
+
+    pub(super) fn uplink_counters(&self, host: HostId) -> Option<LinkCounters> {
+        self.topology.link_counters(Place::Up(host.index()))
     }
 
     /// Has a host stand still. What arrives there waits in its inboxes.
@@ -218,7 +197,7 @@ impl Network {
     }
 
     pub(super) fn drops(&self) -> Drops {
-        self.drops
+        Drops { network_full: self.topology.dropped(), ..self.drops }
     }
 
     /// Whether the address was free and is now bound.
@@ -243,31 +222,26 @@ impl Network {
             return false;
         }
         let ends = HostId::of(packet.from).zip(HostId::of(packet.to));
-        let Some(link) = ends.and_then(|ends| self.links.get_mut(&ends)) else {
+        let ends = ends.map(|(from, to)| (from.index(), to.index()));
+        let known =
+            |ends: &(usize, usize)| self.topology.spec(Place::Path(ends.0, ends.1)).is_some();
+        let Some((from, to)) = ends.filter(known) else {
             self.drops.no_link += 1;
             return false;
         };
-        let Verdict::Deliver(arrival) = link.offer(now, length) else {
-            return false;
-        };
-        let before = self.next_due();
-        let flipped = arrival.flipped_bit.is_some();
-        if arrival.twice {
-            self.put_under_way(arrival.at, packet.clone(), flipped);
-        }
-        self.put_under_way(arrival.at, packet, flipped);
-        before.is_none_or(|before| arrival.at < before)
+        let before = self.topology.next_due();
+        self.topology.send(now, from, to, length, packet);
+        let after = self.topology.next_due();
+        after.is_some_and(|after| before.is_none_or(|before| after < before))
     }
 
     /// Moves all packets due by `now` into the inboxes of their sockets.
     pub(super) fn deliver(&mut self, now: Duration) -> Delivered {
         let mut woken = Vec::new();
-        while self.next_due().is_some_and(|due| due <= now) {
-            if let Some(Reverse(arrived)) = self.under_way.pop() {
-                woken.extend(self.put_in_inbox(arrived));
-            }
+        while let Some(arrived) = self.topology.arrived(now) {
+            woken.extend(self.put_in_inbox(arrived));
         }
-        Delivered { woken, next: self.next_due() }
+        Delivered { woken, next: self.topology.next_due() }
     }
 
     /// The oldest packet in the inbox of `address`; without one, `reader` is woken by the next.
@@ -282,27 +256,14 @@ impl Network {
         packet
     }
 
-    fn next_due(&self) -> Option<Duration> {
-        self.under_way.peek().map(|Reverse(first)| first.at)
-    }
-
-    fn put_under_way(&mut self, at: Duration, packet: Packet, flipped: bool) {
-        if self.under_way.len() >= MAX_UNDER_WAY {
-            self.drops.network_full += 1;
-            return;
-        }
-        self.sent += 1;
-        self.under_way.push(Reverse(UnderWay { at, number: self.sent, packet, flipped }));
-    }
-
-    fn put_in_inbox(&mut self, arrived: UnderWay) -> Option<Waker> {
-        let UnderWay { packet, flipped, .. } = arrived;
+    fn put_in_inbox(&mut self, arrived: Arrived<Packet>) -> Option<Waker> {
+        let Arrived { payload: packet, flipped_bit, .. } = arrived;
         let frozen = self.is_frozen(packet.to);
         let Some(inbox) = self.inboxes.get_mut(&packet.to) else {
             self.drops.no_socket += 1;
             return None;
         };
-        if flipped {
+        if flipped_bit.is_some() {
             self.drops.checksum += 1;
             return None;
         }

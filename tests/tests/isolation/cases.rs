@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::fleet::{self, Event, Place, Plan, Push};
-use crate::identities;
+use distributary_tests::fleet::{self, Event, Place, Plan, Push};
 
 const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
 /// What the others may lose of their goodput, as a share.
@@ -76,7 +75,7 @@ const DOWN: &str = "20ms down";
 /// Two jobs, at nodes that have one or both of them; node 0 disturbs.
 fn two_jobs(link: &'static str, bytes: u64) -> Plan {
     let jobs = vec![push(1, 0, &[0, 1, 2], bytes), push(2, 0, &[0, 1], bytes)];
-    Plan { clients: vec![CLIENT], nodes: vec![link; 3], jobs, events: Vec::new() }
+    Plan { clients: vec![CLIENT], nodes: vec![link; 3], jobs, ..Plan::default() }
 }
 
 fn pause(name: &'static str, calm: Plan, from: u64, to: u64, events: [Event; 2]) -> Case {
@@ -104,10 +103,11 @@ fn a_node_that_is_cut_off_costs_the_others_nothing() {
 
 /// The stalled job has used up its credit when the other one begins.
 fn stalled(name: &'static str, place: Place) -> Case {
-    let other = Push { at: secs(5), ..push(2, 0, &[0, 1], 8 * MB) };
+    // Long enough that one flush of a node, 200 ms, is less than the loss that is looked for.
+    let other = Push { at: secs(5), ..push(2, 0, &[0, 1], 20 * MB) };
     let stalled = Push { stalled: Some(place), ..push(1, 0, &[0], 12 * MB) };
     let (clients, nodes) = (vec![CLIENT], vec![NODE; 2]);
-    let calm = Plan { clients, nodes, jobs: vec![other.clone()], events: Vec::new() };
+    let calm = Plan { clients, nodes, jobs: vec![other.clone()], ..Plan::default() };
     let disturbed = Plan { jobs: vec![stalled, other], ..calm.clone() };
     Case { name, calm, disturbed, others: [(2, 0), (2, 1)].into() }
 }
@@ -124,7 +124,7 @@ fn greedy(name: &'static str, to: &[usize]) -> Case {
     let modest = Push { source_bps: Some(4_000_000), ..push(1, 0, &[0], 4 * MB) };
     let greedy = (2..5).map(|number| push(number, 1, to, 7 * MB));
     let (clients, nodes) = (vec![CLIENT; 2], vec![NODE; 2]);
-    let calm = Plan { clients, nodes, jobs: vec![modest.clone()], events: Vec::new() };
+    let calm = Plan { clients, nodes, jobs: vec![modest.clone()], ..Plan::default() };
     let disturbed = Plan { jobs: greedy.chain([modest]).collect(), ..calm.clone() };
     Case { name, calm, disturbed, others: [(1, 0)].into() }
 }
@@ -139,8 +139,12 @@ fn a_client_that_pushes_as_fast_as_it_can_costs_a_modest_one_nothing() {
 #[test]
 fn two_jobs_that_fill_one_link_are_seen_to_share_it() {
     let one = push(1, 0, &[0], 6 * MB);
-    let calm =
-        Plan { clients: vec![CLIENT], nodes: vec![NODE], jobs: vec![one.clone()], events: vec![] };
+    let calm = Plan {
+        clients: vec![CLIENT],
+        nodes: vec![NODE],
+        jobs: vec![one.clone()],
+        ..Plan::default()
+    };
     let disturbed = Plan { jobs: vec![one, push(2, 0, &[0], 6 * MB)], ..calm.clone() };
     let case = Case { name: "a full link", calm, disturbed, others: [(1, 0)].into() };
     let losses = case.losses();
@@ -150,7 +154,7 @@ fn two_jobs_that_fill_one_link_are_seen_to_share_it() {
 #[test]
 fn a_slow_node_costs_the_others_nothing() {
     let jobs = vec![push(1, 0, &[0, 1, 2, 3], 8 * MB)];
-    let calm = Plan { clients: vec![CLIENT], nodes: vec![NODE; 4], jobs, events: Vec::new() };
+    let calm = Plan { clients: vec![CLIENT], nodes: vec![NODE; 4], jobs, ..Plan::default() };
     let mut disturbed = calm.clone();
     disturbed.nodes[3] = "20ms 200Kbit 128KiB-queue";
     let others = [(1, 0), (1, 1), (1, 2)].into();
@@ -165,10 +169,10 @@ fn idle_nodes_cost_a_busy_one_nothing() {
         clients: vec!["10ms 200Mbit 1MiB-queue"],
         nodes: vec![fast],
         jobs,
-        events: Vec::new(),
+        ..Plan::default()
     };
     let mut disturbed = calm.clone();
-    disturbed.nodes.resize(identities::EACH_MAX, fast);
+    disturbed.nodes.resize(fleet::identities::EACH_MAX, fast);
     Case { name: "39 idle nodes", calm, disturbed, others: [(1, 0)].into() }.assert_isolated();
 }
 
@@ -177,7 +181,7 @@ fn idle_nodes_cost_a_busy_one_nothing() {
 fn a_job_crosses_a_bad_link_whole_and_the_same_way_each_time() {
     let bad = "40ms 3ms-jitter 1%-loss 0.1%-dup 50Mbit 256KiB-queue";
     let jobs = vec![push(1, 0, &[0, 1], 3 * MB)];
-    let plan = Plan { clients: vec![CLIENT], nodes: vec![bad; 2], jobs, events: Vec::new() };
+    let plan = Plan { clients: vec![CLIENT], nodes: vec![bad; 2], jobs, ..Plan::default() };
     let all = [(1, 0), (1, 1)].into();
     let first = fleet::run(1, &plan, &all);
     println!("{first:?}");

@@ -9,8 +9,7 @@ use distributary_tests::{
     wan::{Authority, Host, Wan},
 };
 use quinn::{Connection, Endpoint, RecvStream, TransportConfig, congestion};
-use shared::budget::Budget;
-use shared_io::transport::{Congestion, transport_config};
+use shared_io::transport::{Congestion, Terms, transport_config};
 use tokio::task::JoinSet;
 
 pub(crate) const PORT: u16 = 4433;
@@ -35,7 +34,7 @@ pub(crate) enum Controller {
 pub(crate) fn transport(stream_window: u32, controller: Controller) -> Arc<TransportConfig> {
     let congestion =
         if controller == Controller::Cubic { Congestion::Cubic } else { Congestion::Shallow };
-    let mut config = transport_config(congestion, Budget::default());
+    let mut config = transport_config(&Terms { congestion, ..Terms::default() });
     config.stream_receive_window(stream_window.into());
     if stream_window > PRODUCT_WINDOW {
         config.receive_window((2 * stream_window).into()).send_window(u64::from(2 * stream_window));

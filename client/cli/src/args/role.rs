@@ -29,6 +29,10 @@ pub(crate) struct BaseArgs {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7401")]
     pub(crate) http: SocketAddr,
 
+    /// What the base may send per second: whole IP packets.
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub(crate) uplink: Option<u64>,
+
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 }
@@ -76,11 +80,11 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7411")]
     pub(crate) http: SocketAddr,
 
-    /// What the node may send per second.
+    /// What the node may send per second: whole IP packets.
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub(crate) uplink: Option<u64>,
 
-    /// What the node may receive per second.
+    /// What the node may receive of content per second, with its packets' headers.
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub(crate) downlink: Option<u64>,
 

@@ -21,6 +21,7 @@ pub(crate) fn base(args: BaseArgs) -> Result<Exit, Failure> {
         data: args.data,
         listen: args.listen,
         http: args.http,
+        uplink_bps: args.uplink,
         congestion: args.service.congestion,
         memory: args.service.memory,
     };

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use certs::Identity;
 use quinn::{Connection, Endpoint};
-use shared::budget::Budget;
 use shared::id::JobId;
 use shared::job::{JobObject, Keep, Kind, ServerList, SignedJob};
 use shared::seal::Hash;
@@ -17,7 +16,7 @@ use shared::wire::message::{Assign, FrameType, Hello, Offer, StateKind, Welcome}
 use shared::wire::record::RecordKind;
 use shared::wire::request::Reply;
 use shared_io::greet::{self, Greeted};
-use shared_io::transport::{self, Congestion};
+use shared_io::transport::{self, Terms};
 
 use super::super::fleet::{Fleet, distributary};
 use super::peer::{first_page, frame, name, records, state};
@@ -65,10 +64,10 @@ async fn a_node_believes_a_base_nothing_that_it_can_check() {
 
 async fn one(fleet: &Fleet, number: u8, sends: &Sends) -> (Ends, String) {
     let identity = load(&fleet.identity("b"));
-    let config =
-        transport::server_config(&identity, Congestion::default(), Budget::default()).unwrap();
+    let terms = Terms::default();
+    let config = transport::server_config(&identity, &terms).unwrap();
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-    let endpoint = transport::open_endpoint(any, Some(config), &[2; 32]).unwrap();
+    let endpoint = transport::open_endpoint(any, Some(config), &[2; 32], &terms.access).unwrap();
     let mut command = distributary();
     command.args(["node", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     command.arg("--until-stdin-closes").stdin(Stdio::piped()).stderr(Stdio::null());

@@ -7,7 +7,6 @@ use std::time::Duration;
 use certs::Identity;
 use quinn::{Connection, Endpoint, SendStream, VarInt};
 use serde_json::Value;
-use shared::budget::Budget;
 use shared::id::{JobId, Name, Role};
 use shared::job::{Dimensions, Keep, Kind, Quorum, Selector};
 use shared::manifest::{Attributes, Entry, Manifest, ObjectKind, Slice};
@@ -20,7 +19,7 @@ use shared::wire::record::{RecordKind, RecordWriter};
 use shared::wire::request::{Reply, Request};
 use shared_io::greet::{self, GreetError, Greeted};
 use shared_io::request::ask;
-use shared_io::transport::{self, Congestion};
+use shared_io::transport::{self, Terms};
 use tokio::process::ChildStdin;
 
 use super::super::fleet::{Fleet, Following, until};
@@ -113,10 +112,9 @@ fn hello() -> Hello {
 
 pub(super) fn endpoint(identity: &Identity) -> Endpoint {
     let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-    let mut endpoint = transport::open_endpoint(any, None, &[1; 32]).unwrap();
-    endpoint.set_default_client_config(
-        transport::client_config(identity, Congestion::default(), Budget::default()).unwrap(),
-    );
+    let terms = Terms::default();
+    let mut endpoint = transport::open_endpoint(any, None, &[1; 32], &terms.access).unwrap();
+    endpoint.set_default_client_config(transport::client_config(identity, &terms).unwrap());
     endpoint
 }
 

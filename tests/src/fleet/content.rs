@@ -15,9 +15,10 @@ use shared::seal::Hash;
 use shared_io::content::Content;
 use shared_io::store::{PageView, StoreError};
 
-use crate::identities;
+use super::identities;
 
 pub(crate) const CHUNK: u32 = 16 * 1024;
+const FIRST_PAGE_CHUNKS: u64 = 4;
 
 /// The job of a number: one file, pushed by a client.
 pub(crate) fn object(number: u8, client: usize) -> JobObject {
@@ -78,7 +79,9 @@ impl Iterator for Cutter {
         if first == self.chunks {
             return None;
         }
-        let end = self.chunks.min(first + self.page_chunks);
+        // As the product's, the first pages are short.
+        let most = FIRST_PAGE_CHUNKS.checked_shl(self.manifest.pages()).unwrap_or(u64::MAX);
+        let end = self.chunks.min(first + self.page_chunks.min(most));
         let chunks: Vec<Bytes> = (first..end).map(|chunk| payload(self.job, chunk)).collect();
         let attributes = Attributes { kind: ObjectKind::File, modified: None, executable: false };
         let mut entries = Vec::new();

@@ -10,7 +10,7 @@ use shared::id::{Name, Role};
 use shared_io::clock::Clock;
 
 /// Most nodes and most clients of a fleet.
-pub(crate) const EACH_MAX: usize = 40;
+pub const EACH_MAX: usize = 40;
 
 static IDENTITIES: LazyLock<BTreeMap<String, Identity>> = LazyLock::new(issue_all);
 

@@ -7,25 +7,26 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use distributary_tests::wan::Host;
+use crate::wan::Host;
 use quinn::Endpoint;
-use shared::budget::Budget;
 use shared::control::Pace;
 use shared::id::{JobId, PeerId, Role};
 use shared::seal::Hash;
 use shared::wire::codec;
 use shared::wire::message::{Hello, StateKind, Welcome};
+use shared_io::access::Access;
 use shared_io::clock::Clock;
 use shared_io::greet;
 use shared_io::job::{Job, Relays, Surroundings, Watcher};
 use shared_io::link::{Conduct, Link, Links, Taken};
 use shared_io::store::Flushed;
-use shared_io::transport::{self, Congestion};
+use shared_io::transport::{self, Terms};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::content::Shelf;
+use super::content::Shelf;
 
 pub(crate) const PORT: u16 = 4433;
 /// Pause before a peer that is gone is dialled again.
@@ -53,20 +54,23 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn start(host: Host, identity: &'static certs::Identity) -> Arc<Self> {
+    pub(crate) fn start(
+        host: Host,
+        identity: &'static certs::Identity,
+        access: Access,
+    ) -> Arc<Self> {
         let role = identity.role();
-        let budget = Budget::default();
+        let terms = Terms { access: Arc::new(access), ..Terms::default() };
         let accepts = matches!(role, Role::Base | Role::Node);
-        let server = accepts
-            .then(|| transport::server_config(identity, Congestion::default(), budget).unwrap());
-        let client = transport::client_config(identity, Congestion::default(), budget).unwrap();
-        let endpoint = host.open_endpoint(PORT, server, client).unwrap();
+        let server = accepts.then(|| transport::server_config(identity, &terms).unwrap());
+        let client = transport::client_config(identity, &terms).unwrap();
+        let endpoint = host.open_endpoint(PORT, server, client, &terms.access).unwrap();
         let site = Arc::new(Self {
             host,
             endpoint,
             role,
             relays: Relays::default(),
-            links: Arc::default(),
+            links: Arc::new(Links::new(&terms)),
             clock: Clock::start(),
             tasks: TaskTracker::new(),
             surroundings: OnceLock::new(),
@@ -84,6 +88,7 @@ impl Site {
             receiving: AtomicUsize::new(0),
         };
         site.surroundings.get_or_init(|| Arc::new(surroundings));
+        site.tasks.spawn(terms.access.watch(CancellationToken::new()));
         site
     }
 

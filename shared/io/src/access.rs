@@ -1,0 +1,162 @@
+//! A process's access link: what its uplink carries, and the caps that it was told to keep.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shared::pacer::Pacer;
+use shared::time::Time;
+use shared::uplink::{LOOK_EVERY, Look, Uplink};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::telemetry;
+
+/// Of a stream's bytes, how many thousandths go over the wire: a packet of 1,480 bytes with
+/// everything that is around it carries about 1,415 of them.
+const WIRE_PER_THOUSAND: u64 = 1_046;
+
+/// The access link of this process, shared by all its connections.
+#[derive(Debug)]
+pub struct Access {
+    clock: Clock,
+    pub(crate) meter: Arc<Meter>,
+    uplink: Mutex<Uplink>,
+    uplink_bps: Option<u64>,
+    downlink: Option<Mutex<Pacer>>,
+}
+
+/// What all connections together have got acknowledged; their controllers count here.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    acked: AtomicU64,
+    held_up: AtomicU64,
+    connections: AtomicU64,
+    /// The number of the present look.
+    look: AtomicU64,
+}
+
+impl Access {
+    /// An access link that may send `uplink_bps` and receive `downlink_bps` bits per second, or
+    /// as much as it carries.
+    pub fn new(clock: Clock, uplink_bps: Option<u64>, downlink_bps: Option<u64>) -> Self {
+        Self {
+            clock,
+            meter: Arc::default(),
+            uplink: Mutex::new(Uplink::new(uplink_bps)),
+            uplink_bps,
+            downlink: downlink_bps.map(|bps| Mutex::new(Pacer::new(bps))),
+        }
+    }
+
+    /// The cap of what is sent, bits per second of IP packets.
+    pub(crate) const fn uplink_cap(&self) -> Option<u64> {
+        self.uplink_bps
+    }
+
+    /// The clock of its turns.
+    pub(crate) const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Bits per second that the uplink carries as it was set or measured, if it is known.
+    pub fn carries_bps(&self) -> Option<u64> {
+        self.uplink().carries_bps()
+    }
+
+    /// Bits per second that the uplink has left, 0 if that is unknown.
+    pub(crate) fn spare_bps(&self) -> u64 {
+        self.uplink().spare_bps().unwrap_or(0)
+    }
+
+    /// `bytes` of a stream have been read; when the next ones may be, if not at once.
+    pub(crate) fn received(&self, bytes: u64) -> Option<Instant> {
+        let mut pacer = self.downlink.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        pacer.take(now, bytes.saturating_mul(WIRE_PER_THOUSAND) / 1_000);
+        let at = pacer.take(now, 0);
+        (at > now).then(|| self.clock.instant(at))
+    }
+
+    /// Learns what the uplink carries until `stop`.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(LOOK_EVERY);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before = self.clock.now();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let now = self.clock.now();
+            self.look(before, now);
+            before = now;
+        }
+    }
+
+    fn look(&self, before: Time, now: Time) {
+        let look = self.meter.take();
+        let mut uplink = self.uplink();
+        uplink.look(now.since(before), look);
+        telemetry::uplink(uplink.carries_bps(), uplink.used_bps());
+    }
+
+    fn uplink(&self) -> MutexGuard<'_, Uplink> {
+        self.uplink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Access {
+    /// Without caps.
+    fn default() -> Self {
+        Self::new(Clock::start(), None, None)
+    }
+}
+
+impl Meter {
+    /// Counts what one acknowledgement told; returns the number of the present look, by which a
+    /// connection knows whether it was `counted` in it as one that is held up.
+    pub(crate) fn add(&self, acked: u64, held_up: u64, counted: u64) -> u64 {
+        self.acked.fetch_add(acked, Ordering::Relaxed);
+        if held_up == 0 {
+            return counted;
+        }
+        self.held_up.fetch_add(held_up, Ordering::Relaxed);
+        let look = self.look.load(Ordering::Relaxed);
+        if look != counted {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        look
+    }
+
+    fn take(&self) -> Look {
+        self.look.fetch_add(1, Ordering::Relaxed);
+        Look {
+            acked: self.acked.swap(0, Ordering::Relaxed),
+            held_up: self.held_up.swap(0, Ordering::Relaxed),
+            connections: self.connections.swap(0, Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_counts_once_a_look() {
+        let meter = Meter::default();
+        meter.take();
+        let mut counted = [0, 0];
+        for _ in 0..3 {
+            counted[0] = meter.add(100, 100, counted[0]);
+            counted[1] = meter.add(10, 0, counted[1]);
+        }
+        assert_eq!(meter.take(), Look { acked: 330, held_up: 300, connections: 1 });
+        counted[0] = meter.add(1, 1, counted[0]);
+        counted[1] = meter.add(1, 1, counted[1]);
+        assert_eq!(meter.take(), Look { acked: 2, held_up: 2, connections: 2 });
+        assert_eq!(counted, [2, 2]);
+    }
+}
