@@ -7,8 +7,8 @@ use distributary_tests::link::{LinkSpec, topology::Place};
 
 use crate::lab::{Lab, Plan};
 
-/// A program of a run that says nothing.
-const INVALID: u8 = 4;
+/// The exit code of a run that says nothing.
+pub(crate) const INVALID: u8 = 4;
 
 /// Runs `programs`, each `host: words for sh`, until the last of them has ended. The exit code is
 /// 0 if all ended with 0, 4 if the run says nothing about the links.

@@ -17,6 +17,8 @@ use distributary_tests::{flows::cell::Sender, wan::Authority};
 use quinn::{ClientConfig, Connection, ServerConfig};
 use rustix::net::sockopt::set_tcp_congestion;
 use serde::{Deserialize, Serialize};
+use shared_io::access::Access;
+use shared_io::clock::Clock;
 use shared_io::transport::{Congestion, Terms, open_endpoint, transport_config};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -51,13 +53,17 @@ pub(crate) struct Told {
     pub(crate) lost: u64,
 }
 
+/// What [`Sender::Paced`] is told of a link of 100 Mbit/s.
+const PACED_BPS: u64 = 97_000_000;
+
 /// Sends to `to` for `time`.
 pub(crate) async fn send(sender: Sender, to: Ipv4Addr, time: Duration) -> anyhow::Result<()> {
     let to = SocketAddr::from((to, PORT));
     match sender {
-        Sender::Shallow => send_quic(Congestion::Shallow, to, time).await,
-        Sender::Cubic => send_quic(Congestion::Cubic, to, time).await,
-        Sender::Bbr => send_quic(Congestion::Bbr, to, time).await,
+        Sender::Shallow => send_quic(Congestion::Shallow, None, to, time).await,
+        Sender::Cubic => send_quic(Congestion::Cubic, None, to, time).await,
+        Sender::Bbr => send_quic(Congestion::Bbr, None, to, time).await,
+        Sender::Paced => send_quic(Congestion::Bbr, Some(PACED_BPS), to, time).await,
         Sender::TcpCubic => send_tcp("cubic", to, time).await,
         Sender::TcpBbr => send_tcp("bbr", to, time).await,
     }
@@ -68,13 +74,19 @@ pub(crate) async fn receive(sender: Sender) -> anyhow::Result<()> {
     let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     match sender {
         Sender::TcpCubic | Sender::TcpBbr => receive_tcp(at).await,
-        Sender::Shallow | Sender::Cubic | Sender::Bbr => receive_quic(at).await,
+        Sender::Shallow | Sender::Cubic | Sender::Bbr | Sender::Paced => receive_quic(at).await,
     }
 }
 
-async fn send_quic(congestion: Congestion, to: SocketAddr, time: Duration) -> anyhow::Result<()> {
+async fn send_quic(
+    congestion: Congestion,
+    uplink_bps: Option<u64>,
+    to: SocketAddr,
+    time: Duration,
+) -> anyhow::Result<()> {
     let authority = Authority::new(SEED)?;
-    let terms = Terms { congestion, ..Terms::default() };
+    let access = Arc::new(Access::new(Clock::start(), uplink_bps, None));
+    let terms = Terms { congestion, access, ..Terms::default() };
     let mut config = ClientConfig::new(Arc::new(authority.client("sender")?));
     config.transport_config(Arc::new(transport_config(&terms)));
     let endpoint = open_endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, &[0; 32], &terms.access)?;

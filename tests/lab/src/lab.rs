@@ -166,6 +166,12 @@ impl Lab {
         self.emulator.set(place, spec);
     }
 
+    /// What tells the time since the lab was started.
+    #[must_use]
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Time since the lab was started.
     #[must_use]
     pub(crate) fn now(&self) -> Duration {

@@ -9,19 +9,32 @@
 )]
 
 mod clock;
+mod compare;
 mod emulator;
 mod exec;
+mod fleet;
 mod flow;
 mod lab;
 mod lateness;
 mod namespace;
+mod report;
 mod table;
 mod truth;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
-use distributary_tests::flows::cell::{Measured, Sender, cells, judge};
+use distributary_tests::{
+    fleet::run_scenario,
+    flows::cell::{Measured, Sender, cells, judge},
+    scenario::scenarios,
+};
 
 /// Links of a WAN between processes of one machine.
 #[derive(Debug, Parser)]
@@ -40,12 +53,32 @@ enum Command {
     Table {
         /// Cells whose group or name holds one of these words; all without any.
         words: Vec<String>,
-        /// Whom to judge: shallow, cubic, bbr, tcp-cubic or tcp-bbr.
+        /// Whom to judge: shallow, cubic, bbr, paced, tcp-cubic or tcp-bbr.
         #[arg(long, default_value = "shallow", value_parser = table::sender)]
         sender: Sender,
         /// Runs of each cell, each with links of another seed.
         #[arg(long, default_value_t = 1)]
         runs: u64,
+    },
+    /// Run scenarios with the real `distributary`, and compare them with the virtual WAN.
+    Run {
+        /// Scenarios whose name holds one of these words; all without any.
+        words: Vec<String>,
+        /// The executable; the one beside this program if absent.
+        #[arg(long)]
+        distributary: Option<PathBuf>,
+        /// Where scenarios.json and scenarios.html go.
+        #[arg(long, default_value = "target/lab")]
+        out: PathBuf,
+        /// Randomness of the links.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Compare all senders over some cells of the congestion table.
+    Compare {
+        /// Where compare.md and compare.svg go.
+        #[arg(long, default_value = "target/lab")]
+        out: PathBuf,
     },
     /// Measure whether the lab's own links are what they are asked to be.
     Truth {
@@ -125,6 +158,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check => Ok(check()),
         Command::Table { words, sender, runs } => run_table(&words, sender, runs),
+        Command::Run { words, distributary, out, seed } => {
+            run_scenarios(&words, distributary, &out, seed)
+        }
+        Command::Compare { out } => {
+            let valid = compare::run(&out)?;
+            Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(exec::INVALID) })
+        }
         Command::Truth { probes } => {
             let holds = truth::run(probes)?;
             Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -150,6 +190,56 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The exit code is 0 if all hold, 4 if a run says nothing about the links.
+fn run_scenarios(
+    words: &[String],
+    distributary: Option<PathBuf>,
+    out: &Path,
+    seed: u64,
+) -> anyhow::Result<ExitCode> {
+    let distributary = match distributary {
+        Some(path) => path.canonicalize().with_context(|| format!("no {}", path.display()))?,
+        None => env::current_exe()?.with_file_name("distributary"),
+    };
+    ensure!(distributary.is_file(), "{} is not there: build it first", distributary.display());
+    let mut all = scenarios();
+    all.retain(|it| words.is_empty() || words.iter().any(|word| it.name.contains(word.as_str())));
+    ensure!(!all.is_empty(), "no scenario is called {words:?}");
+    let mut entries = Vec::new();
+    for scenario in &all {
+        let ran = fleet::run(&distributary, scenario, seed)
+            .with_context(|| format!("scenario {}", scenario.name))?;
+        let entry = report::Entry::new(scenario, ran, &run_scenario(seed, scenario))?;
+        show(&entry);
+        entries.push(entry);
+    }
+    report::write(out, &entries)?;
+    println!("{} and scenarios.json beside it", out.join("scenarios.html").display());
+    let invalid = entries.iter().any(|entry| !entry.lab.invalid.is_empty());
+    let misses = entries.iter().any(|entry| !entry.misses.is_empty());
+    Ok(match (invalid, misses) {
+        (true, _) => ExitCode::from(exec::INVALID),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+fn show(entry: &report::Entry) {
+    let times = entry.nodes.iter().map(|node| {
+        let seconds = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.1}"));
+        format!("{}/{}", seconds(node.lab_s), seconds(node.virtual_s))
+    });
+    let times = times.collect::<Vec<_>>().join(" ");
+    let [lab, virtual_wan] = entry.dropped.map(|share| 100.0 * share);
+    println!(
+        "{:14} lab/virtual s {times:44} dropped {lab:.2}/{virtual_wan:.2} % late p99 {} us {} {}",
+        entry.name,
+        entry.lab.lateness.p99_us,
+        entry.lab.invalid.join("; "),
+        entry.misses.join("; "),
+    );
 }
 
 fn check() -> ExitCode {

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The host of all senders; receivers are numbered from 1.
-const SENDERS: &str = "base";
+const SENDING: &str = "base";
 /// Until all receivers listen.
 const LISTEN: Duration = Duration::from_millis(500);
 
@@ -60,7 +60,7 @@ fn receiver(at: usize) -> String {
 }
 
 fn plan(cell: &Cell, seed: u64) -> Plan {
-    let mut hosts = vec![SENDERS.to_owned()];
+    let mut hosts = vec![SENDING.to_owned()];
     let mut links = vec![(Place::Up(0), cell.bottleneck.clone())];
     for (at, flow) in cell.flows.iter().enumerate() {
         hosts.push(receiver(at));
@@ -151,7 +151,7 @@ impl Children {
         let to = lab.address(&receiver(at))?.to_string();
         let seconds = time.as_secs_f64().to_string();
         let args = ["flow", "send", name(flow.sender), &to, &seconds].map(str::to_owned);
-        self.start(lab, SENDERS, at, &args, told)
+        self.start(lab, SENDING, at, &args, told)
     }
 
     fn start(
@@ -224,12 +224,17 @@ fn lock(told: &Mutex<Vec<Told>>) -> std::sync::MutexGuard<'_, Vec<Told>> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// All senders.
+pub(crate) const SENDERS: [Sender; 6] =
+    [Sender::Shallow, Sender::Cubic, Sender::Bbr, Sender::Paced, Sender::TcpCubic, Sender::TcpBbr];
+
 /// The word for a sender on the command line.
 pub(crate) fn name(sender: Sender) -> &'static str {
     match sender {
         Sender::Shallow => "shallow",
         Sender::Cubic => "cubic",
         Sender::Bbr => "bbr",
+        Sender::Paced => "paced",
         Sender::TcpCubic => "tcp-cubic",
         Sender::TcpBbr => "tcp-bbr",
     }
@@ -237,9 +242,10 @@ pub(crate) fn name(sender: Sender) -> &'static str {
 
 /// The sender that a word names.
 pub(crate) fn sender(word: &str) -> Result<Sender, String> {
-    let all = [Sender::Shallow, Sender::Cubic, Sender::Bbr, Sender::TcpCubic, Sender::TcpBbr];
-    let found = all.into_iter().find(|sender| name(*sender) == word);
+    let found = SENDERS.into_iter().find(|sender| name(*sender) == word);
     found.ok_or_else(|| {
-        format!("unknown sender {word:?}, expected shallow, cubic, bbr, tcp-cubic or tcp-bbr")
+        format!(
+            "unknown sender {word:?}, expected shallow, cubic, bbr, paced, tcp-cubic or tcp-bbr"
+        )
     })
 }

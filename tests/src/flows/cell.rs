@@ -17,6 +17,9 @@ pub enum Sender {
     Cubic,
     /// Our connection with quinn's BBR.
     Bbr,
+    /// quinn's BBR behind `--uplink` with 97 % of the link: pacing by what is known instead of a
+    /// controller that finds it out. In virtual time it is not paced.
+    Paced,
     /// The kernel's TCP with cubic; in virtual time quinn's Cubic stands in.
     TcpCubic,
     /// The kernel's TCP with bbr; in virtual time quinn's BBR stands in.
@@ -31,6 +34,7 @@ impl Sender {
             Self::Shallow => "shallow",
             Self::Cubic => "quinn cubic",
             Self::Bbr => "quinn bbr",
+            Self::Paced => "quinn bbr, --uplink",
             Self::TcpCubic => "tcp cubic",
             Self::TcpBbr => "tcp bbr",
         }
@@ -335,6 +339,7 @@ fn rough_paths(sender: Sender) -> Result<Vec<Cell>, LinkSpecError> {
         ("jitter 5 ms, in order", "", "20ms 5ms-jitter", "20ms", 0.9),
         ("jitter 5 ms both ways, in order", "", "20ms 5ms-jitter", "20ms 5ms-jitter", 0.9),
         ("jitter 5 ms, reordering", "", "20ms 5ms-jitter jitter-reorders", "20ms", 0.9),
+        ("acknowledgements in clumps of 10 ms", "", "20ms", "20ms 10ms-clump", 0.9),
         ("loss in bursts", "ge(0.1%,20%)-loss", "20ms", "20ms", 0.9),
         ("2 % of the acknowledgements lost", "", "20ms", "20ms 2%-loss", 0.97),
     ];

@@ -69,7 +69,7 @@ impl Scenario {
             congestion: match flow.sender {
                 Sender::Shallow => Congestion::Shallow,
                 Sender::Cubic | Sender::TcpCubic => Congestion::Cubic,
-                Sender::Bbr | Sender::TcpBbr => Congestion::Bbr,
+                Sender::Bbr | Sender::Paced | Sender::TcpBbr => Congestion::Bbr,
             },
             path: flow.path.clone(),
             back: flow.back.clone(),
