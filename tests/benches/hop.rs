@@ -5,6 +5,10 @@
 //! base); bare quinn with the same settings, read unordered; BLAKE3 of the chunks; and the disk
 //! (read by the source, written and flushed by the receiver). All are measured in each round, so
 //! that what else the machine does touches all of them; the ratio is the median of the rounds.
+//!
+//! With the word `congestion` it compares bare quinn with our congestion controller and with
+//! quinn's Cubic instead, one after the other in each round.
+//!
 //! `HOP_MIB` and `HOP_ROUNDS` set the size and the rounds.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
@@ -28,6 +32,13 @@ use shared_io::clock::Clock;
 
 /// What the product may cost, as a multiple of its parts.
 const TARGET: f64 = 1.3;
+/// What our congestion controller may cost, as a multiple of quinn's Cubic.
+const CONTROLLER_TARGET: f64 = 1.05;
+const OURS: &str = "shallow";
+const CUBIC: &str = "cubic";
+/// Rounds that the comparison of controllers has at least: they differ by less than rounds do.
+const CONTROLLER_ROUNDS_MIN: u64 = 9;
+const WRITE: usize = 64 * 1024;
 const DEFAULT_MIB: u64 = 1024;
 const DEFAULT_ROUNDS: u64 = 3;
 const GB: f64 = 1e9;
@@ -61,7 +72,38 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure())
+    match arguments.iter().any(|argument| argument == "congestion") {
+        true => runtime.block_on(compare_controllers()),
+        false => runtime.block_on(measure()),
+    }
+}
+
+async fn compare_controllers() -> Result<()> {
+    let mib = setting("HOP_MIB", DEFAULT_MIB)?;
+    let rounds = setting("HOP_ROUNDS", CONTROLLER_ROUNDS_MIN)?;
+    let dir = tempfile::tempdir()?;
+    issue_all(dir.path())?;
+    let size = mib * 1024 * 1024;
+    println!("bare quinn on loopback, {mib} MiB, {rounds} rounds; CPU seconds for each GB");
+    println!("{:>6} {OURS:>8} {CUBIC:>8} {:>6}", "round", "ratio");
+    let (mut ours, mut ratios) = (Vec::new(), Vec::new());
+    for number in 1..=rounds {
+        // Whoever is first finds caches as the one before left them.
+        let order = if number % 2 == 0 { [OURS, CUBIC] } else { [CUBIC, OURS] };
+        let first = bare::hop(dir.path(), size, WRITE, order[0]).await?.cpu();
+        let second = bare::hop(dir.path(), size, WRITE, order[1]).await?.cpu();
+        let [our, cubic] = if order[0] == OURS { [first, second] } else { [second, first] };
+        let ratio = our.as_secs_f64() / cubic.as_secs_f64();
+        let (our, cubic) = (per_gb(our, size), per_gb(cubic, size));
+        println!("{number:>6} {our:>8.2} {cubic:>8.2} {ratio:>6.3}");
+        ours.push(our);
+        ratios.push(ratio);
+    }
+    let ratio = median(ratios).context("no rounds")?;
+    let verdict = if ratio <= CONTROLLER_TARGET { "within" } else { "NOT within" };
+    let ours = median(ours).unwrap_or_default();
+    println!("median: {ours:.2} CPU s/GB; ratio {ratio:.3}, {verdict} {CONTROLLER_TARGET}");
+    Ok(())
 }
 
 async fn measure() -> Result<()> {
@@ -91,7 +133,7 @@ async fn measure() -> Result<()> {
     );
     for number in 1..=rounds {
         let (product, chunk) = fleet.hop(&source).await?;
-        let bare = bare::hop(dir.path(), size, chunk).await?;
+        let bare = bare::hop(dir.path(), size, chunk, OURS).await?;
         let hash = cost::hash(&source, chunk)?;
         let disk = cost::disk(&source, &dir.path().join("written"), chunk)?;
         let round = Round { product, bare, hash, disk };

@@ -18,10 +18,8 @@ const LOSS: f64 = 0.02;
 /// next: they remember some 30 rounds.
 const LOST_MIN: f64 = 30.0;
 const KEEP: f64 = 0.97;
-/// A queue longer than this, seconds, and than this part of the empty path, can be seen: its losses
-/// are told by [`super::loss`].
+/// A queue longer than this, seconds, can be seen: its losses are told by [`super::loss`].
 const SEEN: f64 = 0.004;
-const SEEN_PART: f64 = 0.1;
 /// Part of the window that is held back while it asks. A flow that has an eighth of a link that is
 /// overfilled by 5 % sees its loss halved.
 const CUT: f64 = 0.25;
@@ -35,9 +33,9 @@ const LEFT: f64 = 0.62;
 /// How long a path that loses at random is not asked again, unless it loses this much more.
 const REST: Duration = Duration::from_secs(8);
 const WORSE: f64 = 1.5;
-/// Growth of the highest window a round, packets: flows that share the queue come to have the same
-/// that way, as with RFC 5681.
-const CEILING_GROWTH: f64 = 1.0;
+/// Growth of the highest window, packets a second: flows that share the queue come to have the same
+/// that way, as with RFC 5681, whatever their round trips.
+const CEILING_GROWTH: f64 = 50.0;
 
 /// What is known of loss by asking.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,7 +107,7 @@ impl Controller {
     /// Asks, listens, or keeps to what was found; once a round.
     pub(super) fn ease_off(&mut self, now: Time, round: &Round) {
         self.ease.end_round(round);
-        let unseen = self.path.longest_queue() < SEEN.max(SEEN_PART * self.path.base());
+        let unseen = self.path.longest_queue() < SEEN;
         let loss = self.ease.loss(self.mtu).filter(|loss| *loss > LOSS);
         if let Some(asked) = self.ease.asked {
             self.hear(now, &asked);
@@ -121,7 +119,7 @@ impl Controller {
             self.window *= 1.0 - CUT;
         }
         if let Some(ceiling) = &mut self.ease.ceiling {
-            *ceiling += CEILING_GROWTH * self.mtu;
+            *ceiling += CEILING_GROWTH * self.mtu * self.path.base();
             self.window = self.window.min(*ceiling);
         }
     }

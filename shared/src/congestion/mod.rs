@@ -76,6 +76,12 @@ const LOSS_GAIN: f64 = 0.125;
 const QUEUE_PER_ROOT: f64 = 3.5;
 /// Bounds of that queue, in packets: fewer are lost in the grain of packets, more are not needed.
 const QUEUE_PACKETS: (f64, f64) = (2.0, 64.0);
+/// A path as short as this, seconds, is within a building or a machine. There a window of a few
+/// packets costs a wake-up for each, 2.4 times the CPU time of quinn's Cubic on loopback
+/// (docs/BENCHMARKS.md), so the queue is this long, seconds, up to so many bytes.
+const NEAR: f64 = 0.001;
+const NEAR_QUEUE: f64 = 0.006;
+const NEAR_QUEUE_MAX: f64 = 3e6;
 /// How far the window goes towards its target each round. With the whole way, what is measured
 /// and what is set are a round apart and swing.
 const GAIN: f64 = 0.5;
@@ -366,7 +372,8 @@ impl Controller {
     fn queue(&self) -> f64 {
         let (least, most) = QUEUE_PACKETS;
         let whole = (QUEUE_PER_ROOT * self.rate.sqrt()).clamp(least * self.mtu, most * self.mtu);
-        self.claim.sqrt() * whole
+        let near = if self.path.base() < NEAR { NEAR_QUEUE * self.rate } else { 0.0 };
+        self.claim.sqrt() * whole.max(near.min(NEAR_QUEUE_MAX))
     }
 
     fn end_round(&mut self, now: Time, sample: Option<delivery::Sample>) {

@@ -186,6 +186,11 @@ impl Relay {
         self.longest = longest.max(1);
     }
 
+    /// Bits per second of content that came over the last second, or seconds if that is more.
+    pub fn latest_rate_bps(&mut self, now: Time) -> u64 {
+        self.rate.latest(now)
+    }
+
     /// Bits per second of content over the last seconds.
     pub fn rate_bps(&mut self, now: Time) -> u64 {
         self.rate.bits_per_second(now)

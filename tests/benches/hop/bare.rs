@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use certs::tls;
 use shared::id::Role;
-use shared_io::transport::{self, Terms};
+use shared_io::transport::{self, Congestion, Terms};
 
 use super::cost;
 use super::worker::{ANY, Worker, identity};
@@ -28,13 +28,14 @@ impl Hop {
     }
 }
 
-/// Sends `size` bytes in writes of `chunk` bytes from one process to another.
-pub(crate) async fn hop(dir: &Path, size: u64, chunk: usize) -> Result<Hop> {
+/// Sends `size` bytes in writes of `chunk` bytes from one process to another, with a congestion
+/// controller of this name.
+pub(crate) async fn hop(dir: &Path, size: u64, chunk: usize, controller: &str) -> Result<Hop> {
     let path = dir.to_str().context("the folder's name is text")?;
     let (size, chunk) = (size.to_string(), chunk.to_string());
-    let mut sender = Worker::start("send", &[path, &size, &chunk])?;
+    let mut sender = Worker::start("send", &[path, &size, &chunk, controller])?;
     let addr = sender.line().await?;
-    let mut receiver = Worker::start("receive", &[path, &addr])?;
+    let mut receiver = Worker::start("receive", &[path, &addr, controller])?;
     let received = receiver.line().await?;
     ensure!(received.starts_with(&format!("{size} ")), "received: {received}");
     let spent = |line: &str| -> Result<Duration> {
@@ -48,8 +49,13 @@ pub(crate) async fn hop(dir: &Path, size: u64, chunk: usize) -> Result<Hop> {
 }
 
 /// The sending process: prints its address, later its CPU seconds.
-pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
-    let terms = Terms::default();
+pub(crate) async fn send(
+    dir: &Path,
+    size: u64,
+    chunk: usize,
+    congestion: Congestion,
+) -> Result<()> {
+    let terms = Terms { congestion, ..Terms::default() };
     let config = transport::server_config(&identity(dir, "base")?, &terms)?;
     let endpoint = transport::open_endpoint(ANY, Some(config), &[0; 32], &terms.access)?;
     println!("{}", endpoint.local_addr()?);
@@ -79,8 +85,8 @@ pub(crate) async fn send(dir: &Path, size: u64, chunk: usize) -> Result<()> {
 }
 
 /// The receiving process: prints how many bytes came, and its CPU seconds.
-pub(crate) async fn receive(dir: &Path, addr: SocketAddr) -> Result<()> {
-    let terms = Terms::default();
+pub(crate) async fn receive(dir: &Path, addr: SocketAddr, congestion: Congestion) -> Result<()> {
+    let terms = Terms { congestion, ..Terms::default() };
     let mut endpoint = transport::open_endpoint(ANY, None, &[1; 32], &terms.access)?;
     let config = transport::client_config(&identity(dir, "node")?, &terms)?;
     endpoint.set_default_client_config(config);

@@ -42,10 +42,14 @@ pub(crate) fn run(role: &str, rest: &[String]) -> Result<()> {
         match (role, rest) {
             ("base", [dir]) => base(Path::new(dir), stop).await,
             ("node", [dir, base]) => node(Path::new(dir), base, stop).await,
-            ("send", [dir, size, chunk]) => {
-                super::bare::send(Path::new(dir), size.parse()?, chunk.parse()?).await
+            ("send", [dir, size, chunk, controller]) => {
+                let controller = controller.parse().map_err(anyhow::Error::msg)?;
+                super::bare::send(Path::new(dir), size.parse()?, chunk.parse()?, controller).await
             }
-            ("receive", [dir, addr]) => super::bare::receive(Path::new(dir), addr.parse()?).await,
+            ("receive", [dir, addr, controller]) => {
+                let controller = controller.parse().map_err(anyhow::Error::msg)?;
+                super::bare::receive(Path::new(dir), addr.parse()?, controller).await
+            }
             _ => bail!("{role} with {rest:?} is no role"),
         }
     })

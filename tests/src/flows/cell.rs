@@ -154,7 +154,7 @@ pub fn judge(cell: &Cell, report: &Report) -> Vec<String> {
 }
 
 /// What a cell is judged by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Sum of the goodputs, Mbit/s.
     pub goodput: f64,

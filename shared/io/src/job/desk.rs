@@ -468,7 +468,7 @@ impl Job {
             if let Some(link) = &from {
                 relay.fed_by(link.peer(), fx);
                 if chunk.is_multiple_of(MEASURE_EVERY) {
-                    let bytes = window_bytes(relay.rate_bps(now), link.connection().rtt());
+                    let bytes = window_bytes(relay.latest_rate_bps(now), link.connection().rtt());
                     let bytes = bytes.min(self.surroundings.inbound_share());
                     set_window(relay, &self.object, bytes);
                 }
