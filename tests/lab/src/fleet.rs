@@ -32,6 +32,7 @@ const FIRST_NODE: usize = 2;
 const LISTEN: u16 = 7400;
 /// How long base and nodes may take to be there, and a push to end.
 const START: Duration = Duration::from_secs(20);
+const PATIENCE: &str = "3m";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a scenario did.
@@ -192,8 +193,11 @@ impl Fleet<'_> {
     fn push(&self, source: &Path) -> anyhow::Result<Told> {
         let base = self.base_address()?;
         let source = source.to_str().context("a folder whose name is not UTF-8")?;
-        let words = ["push", source, "--base", &base, "--identity", "client", "--json"];
-        let mut child = self.command(CLIENT, &words)?.stdout(Stdio::piped()).spawn()?;
+        let to = ["push", source, "--base", &base, "--identity", "client"];
+        let words = [&to[..], &["--json", "--timeout", PATIENCE]].concat();
+        let mut push =
+            Services(vec![self.command(CLIENT, &words)?.stdout(Stdio::piped()).spawn()?]);
+        let child = push.0.first_mut().context("no push")?;
         let out = child.stdout.take().context("a push without output")?;
         let heard: Arc<Mutex<Vec<(Duration, Value)>>> = Arc::default();
         let listener = self.listen(BufReader::new(out), &heard);
@@ -281,7 +285,7 @@ fn first(heard: &Mutex<Vec<(Duration, Value)>>, kind: &str) -> Option<Duration> 
     heard.iter().find(|(_, event)| event["event"] == kind).map(|(at, _)| *at)
 }
 
-/// Base and nodes, ended when dropped.
+/// Processes that end when this is dropped.
 #[derive(Default)]
 struct Services(Vec<Child>);
 
