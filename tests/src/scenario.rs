@@ -56,7 +56,7 @@ const fn site(path: &'static str, down: &'static str) -> Site {
 /// `words` of this table as a link.
 ///
 /// # Panics
-/// If they are none; [`tests`] reads them all.
+/// If they are none; a test reads them all.
 #[must_use]
 #[expect(clippy::panic, reason = "the words are part of this file")]
 pub fn link(words: &str) -> LinkSpec {
