@@ -74,7 +74,7 @@ async fn run_node(hub: Arc<Hub>, greeted: Greeted<Hello>) -> Result<(), GreetErr
     let peer = PeerId::Node(name.clone());
     let (link, queues) =
         Link::new(peer, identity, connection, hub.clock(), epoch, Some(hub.free_space()));
-    hub.node_comes(&link, greeting.store, admission);
+    hub.node_comes(&link, &greeting, admission);
     tracing::info!(node = %name, %addr, incarnation = admission.incarnation, "node joined");
     let why = link.run(control, queues, Arc::clone(&hub) as Arc<dyn Conduct>).await;
     tracing::info!(node = %name, %why, "node left");

@@ -19,7 +19,7 @@ use shared::view::{JobState, NodeState};
 use shared::wire::code::Code;
 use shared::wire::codec;
 use shared::wire::message::{
-    Answer, Assign, FrameType, Hello, Offer, Phase, Query, Reconcile, Report, StateKind, Want,
+    Answer, Assign, Beat, FrameType, Hello, Offer, Phase, Query, Reconcile, Report, StateKind, Want,
 };
 use shared::wire::request::{Refusal, RefusalKind, Reply, Request};
 use shared_io::clock::Clock;
@@ -72,10 +72,12 @@ pub(crate) struct Hub {
 
 /// A node's present or last visit.
 #[derive(Debug, Clone)]
-struct Visit {
+pub(crate) struct Visit {
     store: [u8; 16],
     admission: Admission,
-    address: String,
+    pub(crate) address: String,
+    /// What its uplink carries, as it says; 0 if unknown.
+    pub(crate) uplink_bps: u64,
 }
 
 impl Hub {
@@ -178,6 +180,7 @@ impl Hub {
         let origin = self.origin(&found.object.tenant);
         let around = Arc::clone(surroundings);
         let job = Job::restore(found.object, origin, found.store, around, restored)?;
+        job.step(|relay, fx| relay.spread(&[], fx));
         self.relays.insert(Arc::clone(&job));
         self.changed(&job, true);
         Ok(())
@@ -185,6 +188,10 @@ impl Hub {
 
     fn origin(&self, publisher: &Name) -> Origin {
         Origin::Drafts { publisher: publisher.clone(), key: Arc::clone(&self.key) }
+    }
+
+    pub(crate) const fn relays(&self) -> &Arc<Relays> {
+        &self.relays
     }
 
     pub(crate) const fn public_key(&self) -> PublicKey {
@@ -243,20 +250,24 @@ impl Hub {
     }
 
     /// A node was welcomed; its link starts next.
-    pub(crate) fn node_comes(&self, link: &Link, store: [u8; 16], admission: Admission) {
+    pub(crate) fn node_comes(&self, link: &Link, hello: &Hello, admission: Admission) {
+        let Hello { store, advertise: advertised, .. } = hello;
         if let PeerId::Node(name) = link.peer() {
-            let address = link.connection().remote_address().to_string();
+            let seen = link.connection().remote_address();
+            let address = advertised.clone().unwrap_or_else(|| seen.to_string());
             let mut stores = self.stores();
             // The first visit since the base started counts as one with a new store: that it
             // was one may have been noted right before the base was killed, and not acted on.
             let new_store = admission.new_store || !stores.contains_key(name);
             let admission = Admission { new_store, ..admission };
-            stores.insert(name.clone(), Visit { store, admission, address });
+            let uplink_bps = stores.get(name).map_or(0, |visit| visit.uplink_bps);
+            let visit = Visit { store: *store, admission, address, uplink_bps };
+            stores.insert(name.clone(), visit);
         }
     }
 
-    /// Says goodbye to everyone, all at the same time.
-    pub(crate) async fn farewell(&self, code: Code, patience: Duration) {
+    /// Says goodbye to everyone, all at the same time, and makes durable what has come.
+    pub(crate) async fn farewell(&self, code: Code, patience: Duration) -> Result<(), StoreError> {
         let goodbyes = TaskTracker::new();
         for link in self.links.all() {
             goodbyes.spawn(async move { link.farewell(code, patience).await });
@@ -264,8 +275,17 @@ impl Hub {
         goodbyes.close();
         goodbyes.wait().await;
         self.relays.all().iter().for_each(|job| job.stop());
-        if let Some(surroundings) = self.surroundings.get() {
-            surroundings.stop_flusher().await;
+        match self.surroundings.get() {
+            Some(surroundings) => surroundings.stop_flusher().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends when nothing becomes durable any more.
+    pub(crate) async fn flusher_panicked(&self) -> StoreError {
+        match self.surroundings.get() {
+            Some(surroundings) => surroundings.flusher_panicked().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -296,8 +316,7 @@ impl Hub {
         }
     }
 
-    /// Ends the links of nodes that say nothing any more, and the waiting for those that do not
-    /// bring what they offer back, until `stop`.
+    /// Ends the links of nodes that say nothing any more, until `stop`.
     pub(crate) async fn watch_silence(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(SILENCE_LOOK);
         loop {
@@ -311,10 +330,6 @@ impl Hub {
                 if link.peer().role() == Role::Node && silent >= limit::DOWN_AFTER {
                     link.close(Code::Done, "nothing was heard of the node");
                 }
-            }
-            let now = self.clock.now();
-            for job in self.relays.all() {
-                job.step(|relay, fx| relay.look_at_givers(now, fx));
             }
         }
     }
@@ -347,6 +362,7 @@ impl Hub {
         let (root, relays) = (Arc::clone(&self.root), Arc::clone(&self.relays));
         let (around, signed) = (Arc::clone(surroundings), signed.clone());
         let origin = self.origin(&object.tenant);
+        let present = self.present_nodes(object.id);
         // The asker may go while the store is made; what has begun is ended all the same, and
         // one at a time, so that the request that is asked again finds the job.
         let beginning = Arc::clone(&self.beginning);
@@ -357,19 +373,17 @@ impl Hub {
             }
             let store = root.create(&signed, &object)?;
             let job = Job::new(object, origin, Keeping::Disk(store), around);
+            job.step(|relay, fx| relay.spread(&present, fx));
             relays.insert(Arc::clone(&job));
             Ok::<_, StoreError>(job)
         });
         let job = begin.await.map_err(|error| error.to_string())?;
         let job = job.map_err(|error| chain(&error))?;
         // Nodes may have accepted the job while its store was made.
-        let head = self.jobs().and_then(|jobs| jobs.head(job.id()));
-        for node in head.iter().flat_map(|head| head.servers.names()) {
-            let peer = PeerId::Node(node.clone());
-            if self.links.get(&peer).is_some() {
-                job.step(|relay, fx| relay.invite(&peer, fx));
-            }
+        for peer in self.present_nodes(job.id()) {
+            job.step(|relay, fx| relay.invite(&peer, fx));
         }
+        self.tell_all_views(&job);
         Ok(())
     }
 
@@ -438,7 +452,7 @@ impl Hub {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stores(&self) -> MutexGuard<'_, BTreeMap<Name, Visit>> {
+    pub(crate) fn stores(&self) -> MutexGuard<'_, BTreeMap<Name, Visit>> {
         self.lock(&self.stores)
     }
 
@@ -477,6 +491,7 @@ impl Conduct for Hub {
             let Some(visit) = self.stores().get(node).cloned() else { return };
             let Admission { incarnation, new_store } = visit.admission;
             self.input(Input::NodeUp { node: node.clone(), incarnation, new_store }).await;
+            self.tell_views(node);
         })
     }
 
@@ -583,6 +598,14 @@ impl Conduct for Hub {
         })
     }
 
+    fn beat(&self, link: &Arc<Link>, beat: Beat) {
+        if let PeerId::Node(node) = link.peer()
+            && let Some(visit) = self.stores().get_mut(node)
+        {
+            visit.uplink_bps = beat.uplink_bps;
+        }
+    }
+
     fn request(&self, link: Arc<Link>, request: Request, replies: Replies) -> Taken<'_> {
         Box::pin(async move {
             let Some(hub) = self.me.upgrade() else { return };
@@ -676,4 +699,19 @@ impl Readiness for Hub {
             }
         }
     }
+
+    fn series(&self) -> String {
+        let open = self.jobs().map(|jobs| jobs.open_jobs()).unwrap_or_default();
+        let copies_of =
+            |id| self.relays.get(id).and_then(|job| copies(&job)).map(|sent| (id, sent));
+        telemetry::base_copies(open.into_iter().filter_map(copies_of))
+    }
+}
+
+/// What of a job has left the base, in copies of what of it is here; `None` while that is nothing.
+fn copies(job: &Job) -> Option<f64> {
+    let (sent, here) = job.with_relay(|relay| (relay.bytes_sent(), relay.durable_bytes()));
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    let copies = sent as f64 / here as f64;
+    (here > 0).then_some(copies)
 }

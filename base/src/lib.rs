@@ -8,6 +8,7 @@ pub mod jobs;
 pub mod ledger;
 mod probe;
 mod resume;
+mod views;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,7 +96,8 @@ impl BaseError {
 /// Runs a base until `stop` is cancelled.
 ///
 /// # Errors
-/// [`BaseError`] if it cannot start, or if its ledger cannot be written any more.
+/// [`BaseError`] if it cannot start, or if its ledger cannot be written or content not be made
+/// durable any more.
 ///
 /// # Cancellation
 /// Cancel `stop` instead of dropping the future: what was told last is then acknowledged.
@@ -130,6 +132,7 @@ pub async fn run(
     tasks.spawn(access.watch(stop.clone()));
     tasks.spawn(Arc::clone(&hub).account(stop.clone()));
     tasks.spawn(Arc::clone(&hub).watch_silence(stop.clone()));
+    tasks.spawn(Arc::clone(hub.relays()).tick(stop.clone()));
     let accepting = accept::run(Arc::clone(&hub), endpoint.clone(), tasks.clone(), stop.clone());
     tasks.spawn(accepting);
     let router = http::router(Arc::clone(&hub), metrics);
@@ -142,13 +145,14 @@ pub async fn run(
         biased;
         () = stop.cancelled() => Ok(()),
         error = jobs.failed() => Err(BaseError::Ledger(error)),
+        error = hub.flusher_panicked() => Err(BaseError::Store(error)),
     };
     stop.cancel();
-    hub.farewell(Code::Stopping, FAREWELL).await;
+    let flushed = hub.farewell(Code::Stopping, FAREWELL).await;
     jobs.close().await;
     endpoint.close(Code::Stopping.number().into(), b"the base stops");
     tasks.close();
     tasks.wait().await;
     endpoint.wait_idle().await;
-    result
+    result.and(flushed.map_err(BaseError::Store))
 }

@@ -65,7 +65,7 @@ pub use shared::id::{JobId, Name};
 pub use shared::job::{Dimensions, JobObject, Keep, Kind, Quorum, Selector};
 pub use shared::view::{
     Event, EventBody, JobNodeView, JobState, JobView, NodeInfo, NodeJobState, NodeProgress,
-    NodeState,
+    NodeState, SourceView,
 };
 pub use shared::wire::request::{JobRef, Refusal, RefusalKind};
 pub use shared_io::transport::Congestion;

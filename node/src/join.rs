@@ -1,6 +1,5 @@
 //! Joining the base, and joining it again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +7,12 @@ use quinn::Endpoint;
 use shared::id::{PeerId, Role};
 use shared::limit;
 use shared::wire::codec;
-use shared::wire::message::{FrameType, Hello, Reconcile};
+use shared::wire::message::{FrameType, Reconcile};
 use shared_io::clock::Clock;
 use shared_io::data_folder::random;
 use shared_io::greet::{self, GreetError, Greeted};
 use shared_io::link::{Conduct, Link, chain};
+use shared_io::neighbours::look_up;
 use tokio_util::sync::CancellationToken;
 
 use crate::NodeError;
@@ -73,14 +73,7 @@ async fn join(
     endpoint: &Endpoint,
 ) -> Result<impl Future<Output = String> + use<>, GreetError> {
     let addr = look_up(&member.config().base, endpoint).await?;
-    let state = member.state();
-    let hello = Hello {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        store: state.store,
-        boot: state.boot,
-        incarnation: state.incarnation,
-        advertise: member.config().advertise.clone(),
-    };
+    let (state, hello) = (member.state(), member.hello());
     let Greeted { connection, control, identity, greeting } =
         greet::dial(endpoint, addr, Role::Base, &hello).await?;
     if greeting.epoch < state.epoch {
@@ -112,20 +105,6 @@ fn send_reconcile(member: &Member, link: &Link) {
             return;
         }
     }
-}
-
-async fn look_up(base: &str, endpoint: &Endpoint) -> Result<SocketAddr, GreetError> {
-    let local = endpoint.local_addr().ok();
-    let found = tokio::net::lookup_host(base).await;
-    let found =
-        found.map_err(|error| GreetError::Malformed(format!("looking up {base}: {error}")))?;
-    let mut found: Vec<SocketAddr> = found.collect();
-    // A socket that is bound to an IPv4 address reaches no other.
-    if local.is_some_and(|local| local.is_ipv4()) {
-        found.retain(SocketAddr::is_ipv4);
-    }
-    let first = found.first().copied();
-    first.ok_or_else(|| GreetError::Malformed(format!("{base} has no usable address")))
 }
 
 fn jittered(pause: Duration) -> Duration {

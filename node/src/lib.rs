@@ -20,6 +20,8 @@ use shared_io::clock::Clock;
 use shared_io::data_folder::{DataFolder, DataFolderError};
 use shared_io::greet::GreetError;
 use shared_io::health;
+use shared_io::link::Conduct;
+use shared_io::neighbours;
 use shared_io::store::StoreError;
 use shared_io::transport::{self, Congestion, Terms, TransportError};
 use tokio_util::sync::CancellationToken;
@@ -105,8 +107,8 @@ impl NodeError {
 /// Runs a node until `stop` is cancelled.
 ///
 /// # Errors
-/// [`NodeError`] if it cannot start, or if the base refuses it before it was ever welcomed.
-/// A base that is away is not an error.
+/// [`NodeError`] if it cannot start, if the base refuses it before it was ever welcomed, or if
+/// content cannot be made durable any more. A base that is away is not an error.
 ///
 /// # Cancellation
 /// Cancel `stop` instead of dropping the future: what was reported last is then acknowledged
@@ -123,7 +125,8 @@ pub async fn run(
     let access = Arc::new(Access::new(clock, config.uplink_bps, config.downlink_bps));
     let terms =
         Terms { congestion: config.congestion, budget: config.memory, access: Arc::clone(&access) };
-    let mut endpoint = transport::open_endpoint(config.listen, None, &reset_key, &access)?;
+    let server = transport::server_config(&config.identity, &terms)?;
+    let mut endpoint = transport::open_endpoint(config.listen, Some(server), &reset_key, &access)?;
     let dialling = transport::client_config(&config.identity, &terms)?;
     endpoint.set_default_client_config(dialling);
     let listener = health::listen(config.http).await?;
@@ -133,20 +136,34 @@ pub async fn run(
     let http_stop = stop.child_token();
     let member = Member::start(config, folder, (clock, &terms), tasks.clone())?;
     tasks.spawn(access.watch(http_stop.clone()));
+    tasks.spawn(Arc::clone(member.relays()).tick(http_stop.clone()));
+    let introducing = Arc::clone(&member);
+    tasks.spawn(neighbours::run(
+        Arc::clone(member.neighbours()),
+        endpoint.clone(),
+        move || introducing.introduction(),
+        Arc::clone(&member) as Arc<dyn Conduct>,
+        clock,
+        http_stop.clone(),
+    ));
     let router = health::router(Arc::clone(&member) as Arc<dyn health::Readiness>, metrics)
         .merge(http::router(Arc::clone(member.relays()), http_stop.clone()));
     tasks.spawn(health::serve(listener, router, http_stop.clone()));
     member.folder().ready(listen, http)?;
     tracing::info!(%listen, %http, "node is serving");
-    let result = join::keep_joined(&member, &endpoint, &stop).await;
+    let result = tokio::select! {
+        biased;
+        error = member.flusher_panicked() => Err(NodeError::Store(error)),
+        result = join::keep_joined(&member, &endpoint, &stop) => result,
+    };
     if let Some(link) = member.base_link() {
         link.farewell(Code::Stopping, FAREWELL).await;
     }
     http_stop.cancel();
-    member.stop().await;
+    let flushed = member.stop().await;
     endpoint.close(Code::Stopping.number().into(), b"the node stops");
     tasks.close();
     tasks.wait().await;
     endpoint.wait_idle().await;
-    result
+    result.and(flushed.map_err(NodeError::Store))
 }

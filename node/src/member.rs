@@ -5,17 +5,21 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use shared::control::Pace;
-use shared::id::{JobId, PeerId, Role};
-use shared::job::{JobObject, JobObjectError, SignedJob};
+use shared::id::{JobId, Name, PeerId, Role};
+use shared::job::{JobObject, JobObjectError, ServerList, SignedJob};
 use shared::seal::{Hash, PublicKey};
+use shared::wire::code::Code;
 use shared::wire::codec;
-use shared::wire::message::{Answer, Assign, FrameType, Phase, Query, Report, StateKind, Welcome};
+use shared::wire::message::{
+    Answer, Assign, FrameType, Hello, Offer, Phase, Query, Report, StateKind, View, Want, Welcome,
+};
 use shared::wire::request::{Reply, Request};
 use shared_io::clock::Clock;
 use shared_io::data_folder::DataFolder;
 use shared_io::health::Readiness;
 use shared_io::job::{Job, Keeping, Origin, Relays, Restored, Surroundings, Watcher};
 use shared_io::link::{Conduct, Link, Links, Taken, chain};
+use shared_io::neighbours::{Introduction, Neighbours};
 use shared_io::request;
 use shared_io::store::{
     FLUSH_BYTES_MAX, Flusher, JobStore, Layout, NODE_FLUSH_EVERY, StoreError, StoreRoot,
@@ -43,6 +47,9 @@ pub(crate) struct Member {
     surroundings: OnceLock<Arc<Surroundings>>,
     /// Held while a job is taken up.
     taking: Arc<Mutex<()>>,
+    /// Who is to have the jobs that are here, as far as that was asked since the start.
+    servers: Mutex<BTreeMap<JobId, Arc<ServerList>>>,
+    neighbours: Arc<Neighbours>,
 }
 
 impl Member {
@@ -73,6 +80,8 @@ impl Member {
             clock,
             surroundings: OnceLock::new(),
             taking: Arc::default(),
+            servers: Mutex::default(),
+            neighbours: Arc::default(),
         });
         let surroundings = Surroundings {
             clock: member.clock,
@@ -135,6 +144,28 @@ impl Member {
         self.lock_state().clone()
     }
 
+    /// What this node greets others with.
+    pub(crate) fn hello(&self) -> Hello {
+        let state = self.state();
+        Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            store: state.store,
+            boot: state.boot,
+            incarnation: state.incarnation,
+            advertise: self.config.advertise.clone(),
+        }
+    }
+
+    /// What other nodes are told of this one: nothing that is between it and the base.
+    pub(crate) fn introduction(&self) -> Introduction {
+        let hello = Hello { store: [0; 16], boot: 0, advertise: None, ..self.hello() };
+        Introduction { name: self.config.identity.name().clone(), hello }
+    }
+
+    pub(crate) const fn neighbours(&self) -> &Arc<Neighbours> {
+        &self.neighbours
+    }
+
     pub(crate) fn base_link(&self) -> Option<Arc<Link>> {
         self.links.get(&PeerId::Base)
     }
@@ -152,11 +183,20 @@ impl Member {
         state.save(&self.folder)
     }
 
+    /// Ends when nothing becomes durable any more.
+    pub(crate) async fn flusher_panicked(&self) -> StoreError {
+        match self.surroundings.get() {
+            Some(surroundings) => surroundings.flusher_panicked().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops all jobs and makes durable what was received.
-    pub(crate) async fn stop(&self) {
+    pub(crate) async fn stop(&self) -> Result<(), StoreError> {
         self.relays.all().iter().for_each(|job| job.stop());
-        if let Some(surroundings) = self.surroundings.get() {
-            surroundings.stop_flusher().await;
+        match self.surroundings.get() {
+            Some(surroundings) => surroundings.stop_flusher().await,
+            None => Ok(()),
         }
     }
 
@@ -167,19 +207,25 @@ impl Member {
     async fn take_up(&self, link: &Arc<Link>, id: JobId, signed: &SignedJob) {
         if let Some(job) = self.relays.get(id) {
             self.tell_report(&job, true);
+            if self.servers_of(id).is_none()
+                && let Err(reason) = self.check_servers(link, job.object()).await
+            {
+                tracing::warn!(job = %id, %reason, "the job is kept, and shared with nobody");
+            }
+            self.meet_neighbours(&job);
             return;
         }
         let object = match signed.open(&link.identity().public_key) {
             Ok(object) if object.id == id => object,
-            Ok(_) => return link.fault(shared::wire::code::Code::Fault, "another job's object"),
+            Ok(_) => return link.fault(Code::Fault, "another job's object"),
             Err(error) => {
-                return link.fault(shared::wire::code::Code::Fault, &chain(&error));
+                return link.fault(Code::Fault, &chain(&error));
             }
         };
         if let Err(reason) = self.accept(link, signed, object).await {
             tracing::warn!(job = %id, %reason, "the job is refused");
             let phase = Phase::Failed(reason);
-            let report = Report { phase, bytes: 0, rate_bps: 0, upstreams: Vec::new() };
+            let report = Report::of_nothing(phase);
             link.set_state(StateKind::Report, id, codec::encode(&report), Pace::Now);
         }
     }
@@ -213,7 +259,10 @@ impl Member {
             Ok::<_, StoreError>(job)
         });
         match take.await {
-            Ok(Ok(job)) => self.tell_report(&job, true),
+            Ok(Ok(job)) => {
+                self.tell_report(&job, true);
+                self.meet_neighbours(&job);
+            }
             Ok(Err(error)) => return Err(chain(&error)),
             Err(error) => return Err(error.to_string()),
         }
@@ -229,7 +278,8 @@ impl Member {
         };
         match fetch.await {
             Ok(Some(Reply::Servers(list))) if list.hash() == object.servers_hash => {
-                if list.names().contains(self.config.identity.name()) {
+                if list.contains(self.config.identity.name()) {
+                    self.lock_servers().insert(object.id, Arc::new(list));
                     Ok(())
                 } else {
                     Err("this node is not on the job's server list".to_owned())
@@ -240,7 +290,42 @@ impl Member {
         }
     }
 
+    fn lock_servers(&self) -> MutexGuard<'_, BTreeMap<JobId, Arc<ServerList>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn servers_of(&self, job: JobId) -> Option<Arc<ServerList>> {
+        self.lock_servers().get(&job).cloned()
+    }
+
+    /// Whether `peer` is to have the job.
+    fn is_listed(&self, peer: &PeerId, job: JobId) -> bool {
+        is_on(self.servers_of(job).as_deref(), peer)
+    }
+
+    /// Takes up what was offered of the job before it was known who is to have it.
+    fn take_up_early(&self, job: &Arc<Job>) {
+        self.relays.take_up_early(job, |peer| self.is_listed(peer, job.id()));
+    }
+
+    /// Takes up what the nodes that are connected and on the job's list have offered, and offers
+    /// it to them.
+    fn meet_neighbours(&self, job: &Arc<Job>) {
+        self.take_up_early(job);
+        let target_bps = self.neighbours.target_bps(job.id());
+        job.step(|relay, _fx| relay.set_target(target_bps));
+        self.neighbours.wake();
+        for link in self.links.all() {
+            let peer = link.peer();
+            if matches!(peer, PeerId::Node(_)) && self.is_listed(peer, job.id()) {
+                job.step(|relay, fx| relay.invite(peer, fx));
+            }
+        }
+    }
+
     async fn drop_job(&self, link: &Arc<Link>, id: JobId) {
+        self.neighbours.forget(id);
+        self.lock_servers().remove(&id);
         if let Some(job) = self.relays.remove(id)
             && let Keeping::Disk(store) = job.keeping()
         {
@@ -253,7 +338,7 @@ impl Member {
                 Err(error) => tracing::error!(job = %id, %error, "the job's files stay"),
             }
         }
-        let report = Report { phase: Phase::Dropped, bytes: 0, rate_bps: 0, upstreams: Vec::new() };
+        let report = Report::of_nothing(Phase::Dropped);
         link.set_state(StateKind::Report, id, codec::encode(&report), Pace::Now);
     }
 
@@ -262,6 +347,15 @@ impl Member {
             let pace = if urgent { Pace::Now } else { Pace::Relaxed };
             link.set_state(StateKind::Report, job.id(), codec::encode(&job.report()), pace);
         }
+    }
+}
+
+/// Whether `peer` is to have a job with this server list. The base may always have it back.
+fn is_on(list: Option<&ServerList>, peer: &PeerId) -> bool {
+    match peer {
+        PeerId::Base => true,
+        PeerId::Node(name) => list.is_some_and(|list| list.contains(name)),
+        PeerId::Client(..) => false,
     }
 }
 
@@ -288,9 +382,14 @@ impl Conduct for Member {
         &self.links
     }
 
-    fn up(&self, _link: Arc<Link>) -> Taken<'_> {
+    fn up(&self, link: Arc<Link>) -> Taken<'_> {
+        let peer = link.peer();
         for job in self.relays.all() {
-            self.tell_report(&job, true);
+            if *peer == PeerId::Base {
+                self.tell_report(&job, true);
+            } else if self.is_listed(peer, job.id()) {
+                job.step(|relay, fx| relay.invite(peer, fx));
+            }
         }
         Box::pin(std::future::ready(()))
     }
@@ -308,6 +407,46 @@ impl Conduct for Member {
                 Assign::Drop => self.drop_job(&link, job).await,
             }
         })
+    }
+
+    /// Only nodes of the server list feed each other.
+    fn offered(&self, link: &Arc<Link>, job: JobId, offer: Offer) {
+        let list = self.servers_of(job);
+        if is_on(list.as_deref(), link.peer()) {
+            return self.relays.offered(link, job, offer);
+        }
+        if list.is_none() {
+            self.relays.defer(link, job, offer);
+            // Who is to have the job may have become known, and what was deferred been taken up,
+            // in between.
+            if self.servers_of(job).is_some()
+                && let Some(job) = self.relays.get(job)
+            {
+                self.take_up_early(&job);
+            }
+        }
+    }
+
+    fn wanted(&self, link: &Arc<Link>, job: JobId, want: Want) {
+        if self.is_listed(link.peer(), job) {
+            self.relays.wanted(link, job, want);
+        } else if self.servers_of(job).is_some() {
+            link.fault(Code::Refused, "this node is not on the job's server list");
+        } else if self.relays.get(job).is_some() {
+            // Found by a restart: the peer comes again, and by then the base may have told.
+            link.close(Code::Done, "it is not known yet who is to have the job");
+        }
+    }
+
+    fn view(&self, _link: &Arc<Link>, job: JobId, view: View) {
+        if let Some(job) = self.relays.get(job) {
+            job.step(|relay, _fx| relay.set_target(view.target_bps));
+        }
+        self.neighbours.set(job, view);
+    }
+
+    fn shares_a_job_with(&self, node: &Name) -> bool {
+        self.lock_servers().values().any(|list| list.contains(node))
     }
 
     fn query(&self, link: &Arc<Link>, query: Query) {

@@ -238,8 +238,10 @@ pub struct JobObject {
     pub kind: Kind,
     /// Content bytes, if known beforehand.
     pub size: Option<u64>,
-    /// When it was created: milliseconds since the Unix epoch, for display only.
+    /// When it was created: milliseconds since the Unix epoch, by the base's clock.
     pub created_at_ms: u64,
+    /// Seconds from then to the deadline, if one was asked for.
+    pub deadline_s: Option<u64>,
     /// How many stripes the log has: chunk *i* belongs to stripe *i mod stripes*.
     pub stripes: u8,
     /// Largest chunk in bytes.
@@ -277,6 +279,13 @@ pub enum JobObjectError {
 }
 
 impl JobObject {
+    /// The deadline that was asked for, milliseconds since the Unix epoch: jobs that share an
+    /// uplink are compared by it.
+    pub fn due_ms(&self) -> Option<u64> {
+        let millis = self.deadline_s?.saturating_mul(1_000);
+        Some(self.created_at_ms.saturating_add(millis))
+    }
+
     /// Signs the object.
     pub fn sign(&self, key: &Ed25519KeyPair) -> SignedJob {
         let body = codec::encode(self);
@@ -356,6 +365,11 @@ impl ServerList {
         &self.0
     }
 
+    /// Whether `node` is on it.
+    pub fn contains(&self, node: &Name) -> bool {
+        self.0.binary_search(node).is_ok()
+    }
+
     /// The hash that the job object carries.
     pub fn hash(&self) -> Hash {
         Hash::of(&codec::encode(self))
@@ -379,8 +393,12 @@ pub fn chunk_len(kind: Kind, size: Option<u64>) -> u32 {
 }
 
 /// How many stripes a job for `nodes` nodes has: a power of two, at most [`limit::STRIPES_MAX`]
-/// and never more than nodes (notes: overlay, section 7.1).
-pub fn stripe_count(nodes: usize) -> u8 {
+/// and never more than nodes, which each can be the home of one; 1 for a live stream, whose chunks
+/// would have to come by several ways in time (notes: overlay, sections 3.2 and 7.1).
+pub fn stripe_count(kind: Kind, nodes: usize) -> u8 {
+    if kind == Kind::Live {
+        return 1;
+    }
     let most = u8::try_from(nodes).unwrap_or(u8::MAX).clamp(1, limit::STRIPES_MAX);
     1 << most.ilog2()
 }
@@ -450,7 +468,8 @@ mod tests {
         assert_eq!(chunk_len(Kind::Files, Some(0)), 16 * 1024);
         assert_eq!(chunk_len(Kind::Files, Some(4 << 30)), 64 * 1024);
         assert_eq!(chunk_len(Kind::Files, Some(1 << 40)), 256 * 1024);
-        assert_eq!([1, 2, 5, 8, 100].map(stripe_count), [1, 2, 4, 8, 16]);
+        assert_eq!([1, 2, 5, 8, 100].map(|n| stripe_count(Kind::Files, n)), [1, 2, 4, 8, 16]);
+        assert_eq!([1, 2, 100].map(|n| stripe_count(Kind::Live, n)), [1, 1, 1]);
     }
 
     #[test]
@@ -466,6 +485,7 @@ mod tests {
             kind: Kind::Files,
             size: None,
             created_at_ms: 0,
+            deadline_s: None,
             stripes: 2,
             chunk_max: 16384,
             priority: 5,

@@ -69,8 +69,24 @@ pub const LIST_FRAME_LEN_MAX: usize = 8 * 1024 * 1024;
 pub const ACKS_MAX: usize = 32;
 /// Runs of held chunks that a `Want` names; what lies between further runs is sent again.
 pub const WANT_RUNS_MAX: usize = 1_024;
+/// Chunks that a receiver leaves out at one source because another one sends them: 16 GiB of the
+/// longest.
+pub const SKIP_CHUNKS_MAX: u64 = 65_536;
 /// Upstream names in a report.
 pub const UPSTREAMS_MAX: usize = 16;
+/// Sources in a report of which it says how much they bring: the ones that bring most. A job view
+/// of all [`SERVERS_MAX`] nodes fits [`LIST_FRAME_LEN_MAX`] with names of usual length.
+pub const FLOWS_MAX: usize = 8;
+/// Sources of which a job remembers how much they brought: about 500 bytes each.
+pub const INFLOWS_MAX: usize = 256;
+/// Pages that may be on their way to a receiver beyond what its credit for chunks calls for.
+pub const PAGES_AHEAD: u32 = 16;
+/// Other nodes of a job that a node is told of.
+pub const VIEW_MAX: usize = 16;
+/// Other nodes that a node is connected to, for all its jobs.
+pub const NEIGHBOURS_MAX: usize = 64;
+/// A host and a port, in bytes.
+pub const ADDRESS_LEN_MAX: usize = 300;
 
 /// States that one peer's outbox holds: one per kind and open job.
 pub const OUTBOX_SLOTS_MAX: usize = 4 * JOBS_OPEN_MAX;

@@ -26,6 +26,11 @@ impl Pacer {
         Self { rate_bps: rate_bps.max(1), free: Time::ZERO, rest: 0 }
     }
 
+    /// Gives turns at another rate from the next one on, which begins when it would have.
+    pub fn set_rate(&mut self, rate_bps: u64) {
+        (self.rate_bps, self.rest) = (rate_bps.max(1), 0);
+    }
+
     /// Takes the next turn, for `bytes`: when it begins. It may have begun.
     pub fn take(&mut self, now: Time, bytes: u64) -> Time {
         let behind = now - SLACK;

@@ -18,6 +18,12 @@ const SHARED_LOOKS: usize = 10;
 const LONELY_LOOKS: u32 = 1_200;
 /// What comes within so many hundredths of what is believed confirms it.
 const CONFIRMED_PERCENT: u64 = 90;
+/// Of what the uplink carries, what jobs that share it are given turns for; and every so many
+/// looks (5 s), and after a look that raised it by so much, what they are given to find more.
+const TURNS_PERCENT: u64 = 95;
+const PROBE_PERCENT: u64 = 110;
+const PROBE_LOOKS: u32 = 10;
+const GROWN_PERCENT: u64 = 103;
 
 /// What all connections of a process did from one look to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +34,9 @@ pub struct Look {
     pub held_up: u64,
     /// Connections that had such packets.
     pub connections: u64,
+    /// Whether jobs waited for turns: then these set the pace, and what is acknowledged is a lower
+    /// bound though no connection was held up.
+    pub in_turns: bool,
 }
 
 /// An estimate of the bits per second that an uplink carries.
@@ -40,6 +49,9 @@ pub struct Uplink {
     shared: VecDeque<u64>,
     /// Looks in a row that did not confirm what is believed, and the best of them.
     unconfirmed: (u32, u64),
+    looks: u32,
+    /// Whether the last look raised what is believed.
+    grew: bool,
 }
 
 impl Uplink {
@@ -65,12 +77,36 @@ impl Uplink {
         self.carries_bps().map(|carries| carries.saturating_sub(self.used))
     }
 
+    /// Bits per second at which jobs that share the uplink are given turns: a little less than it
+    /// carries, so that who is next is decided there and not in the queues of connections; from
+    /// time to time a little more, to see whether it carries more.
+    pub fn turns_bps(&self) -> Option<u64> {
+        let percent =
+            if self.set.is_none() && self.is_probe() { PROBE_PERCENT } else { TURNS_PERCENT };
+        self.carries_bps().map(|bps| bps.saturating_mul(percent) / 100)
+    }
+
+    fn is_probe(&self) -> bool {
+        self.grew || self.looks.is_multiple_of(PROBE_LOOKS)
+    }
+
     /// Takes up what the connections did in `time`.
     pub fn look(&mut self, time: Duration, look: Look) {
         let micros = time.as_micros().max(1);
         let rate = u128::from(look.acked) * 8_000_000 / micros;
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
         self.used = rate;
+        self.looks = self.looks.wrapping_add(1);
+        let before = self.measured;
+        if look.in_turns {
+            self.measured = before.map(|believed| believed.max(rate));
+        }
+        self.take_up(rate, look);
+        let grown = |before: u64| before.saturating_mul(GROWN_PERCENT) / 100;
+        self.grew = before.zip(self.measured).is_some_and(|(before, now)| now > grown(before));
+    }
+
+    fn take_up(&mut self, rate: u64, look: Look) {
         if look.acked == 0 || look.held_up.saturating_mul(2) < look.acked {
             return;
         }
@@ -113,7 +149,7 @@ mod tests {
     /// A look in which `connections` were held up and got `mbit` Mbit/s together.
     fn held_up(mbit: u64, connections: u64) -> Look {
         let acked = mbit * 1_000_000 / 8 / 2;
-        Look { acked, held_up: acked, connections }
+        Look { acked, held_up: acked, connections, in_turns: false }
     }
 
     fn believed(uplink: &mut Uplink, looks: usize, look: Look) -> Option<u64> {
@@ -125,7 +161,7 @@ mod tests {
     fn what_passed_counts_at_once() {
         let mut uplink = Uplink::default();
         assert_eq!(uplink.spare_bps(), None);
-        let idle = Look { acked: 1_000_000, held_up: 0, connections: 0 };
+        let idle = Look { acked: 1_000_000, held_up: 0, connections: 0, in_turns: false };
         assert_eq!(believed(&mut uplink, 5, idle), None, "nothing held it up");
         assert_eq!(uplink.used_bps(), 16_000_000);
         assert_eq!(believed(&mut uplink, 1, held_up(20, 1)), Some(20));
@@ -159,5 +195,29 @@ mod tests {
         let mut uplink = Uplink::new(Some(30_000_000));
         assert_eq!(believed(&mut uplink, 20, held_up(10, 2)), Some(30));
         assert_eq!(uplink.spare_bps(), Some(20_000_000));
+    }
+
+    #[test]
+    fn turns_find_what_the_uplink_carries_and_are_a_little_less() {
+        let mut uplink = Uplink::new(None);
+        assert_eq!(uplink.turns_bps(), None);
+        uplink.look(LOOK_EVERY, held_up(10, 1));
+        assert_eq!(uplink.carries_bps(), Some(10_000_000));
+        for _ in 0..40 {
+            let at_turns = uplink.turns_bps().unwrap().min(20_000_000);
+            let acked = at_turns / 16;
+            let look = Look { acked, held_up: 0, connections: 0, in_turns: true };
+            uplink.look(LOOK_EVERY, look);
+        }
+        assert_eq!(uplink.carries_bps(), Some(20_000_000));
+        let turns: Vec<_> = (0..10)
+            .map(|_| {
+                uplink.look(LOOK_EVERY, Look { in_turns: true, ..Look::default() });
+                uplink.turns_bps().unwrap()
+            })
+            .collect();
+        assert_eq!(turns.iter().filter(|bps| **bps == 22_000_000).count(), 1);
+        assert_eq!(turns.iter().filter(|bps| **bps == 19_000_000).count(), 9);
+        assert_eq!(Uplink::new(Some(100)).turns_bps(), Some(95));
     }
 }

@@ -111,10 +111,23 @@ pub struct JobNodeView {
     pub rate_bps: u64,
     /// Who feeds it, or fed it last: `base` or names of nodes.
     pub upstreams: Vec<String>,
+    /// Who brings how much, those that bring most first; of many the first ones.
+    pub sources: Vec<SourceView>,
     /// RFC 3339, UTC.
     pub completed_at: Option<String>,
     /// Why it failed, is lost or unreachable.
     pub reason: Option<String>,
+}
+
+/// What a source brings a node of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// `base`, or the name of a node.
+    pub name: String,
+    /// Content bytes that it has brought since the node has started.
+    pub bytes: u64,
+    /// Bits per second over the last five seconds.
+    pub rate_bps: u64,
 }
 
 /// Where a node stands with a job, as the base sees it.

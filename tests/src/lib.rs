@@ -7,4 +7,5 @@ pub mod hostile;
 pub mod link;
 pub mod scenario;
 pub mod sim;
+pub mod swarm;
 pub mod wan;

@@ -3,6 +3,8 @@
 //!
 //! A base, one client beside it, and some nodes. All that the base sends shares its uplink; each
 //! node is joined to it by a path of its own and may have an access link ([`crate::link::topology`]).
+//! The base stands in the middle: the way from one node to another is the path of the one and then
+//! that of the other.
 
 use std::time::Duration;
 
@@ -42,7 +44,7 @@ pub struct Site {
 /// Something that changes.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// The path between the base and a node, each way.
+    /// The path between the base and a node, each way, and with it those to the other nodes.
     Path(usize, &'static str),
 }
 

@@ -152,6 +152,7 @@ impl Jobs {
         }
         let servers = turn.nodes().select(&dimensions.to)?;
         check_quorum(dimensions.quorum, servers.names().len())?;
+        check_rate(dimensions.rate_bps)?;
         self.check_room(dimensions.size)?;
         let wall_ms = turn.wall_ms();
         let id = uuid::Builder::from_unix_timestamp_millis(wall_ms, chance).into_uuid();
@@ -201,7 +202,8 @@ impl Jobs {
             kind: dimensions.kind,
             size: dimensions.size,
             created_at_ms: wall_ms,
-            stripes: stripe_count(nodes),
+            deadline_s: dimensions.deadline_s,
+            stripes: stripe_count(dimensions.kind, nodes),
             chunk_max: chunk_len(dimensions.kind, dimensions.size),
             priority: dimensions.priority,
             rate_bps: dimensions.rate_bps,
@@ -339,6 +341,13 @@ fn check_quorum(quorum: Quorum, selected: usize) -> Result<(), String> {
              --quorum or select more nodes"
         )),
         Quorum::All | Quorum::Percent(_) => Ok(()),
+    }
+}
+
+fn check_rate(rate_bps: Option<u64>) -> Result<(), String> {
+    match rate_bps {
+        Some(0) => Err("a rate of 0 bit/s sends nothing; leave it out for no limit".to_owned()),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -152,7 +152,7 @@ impl World {
     }
 
     async fn report(&self, node: &str, job: JobId, phase: Phase, bytes: u64) {
-        let report = Report { phase, bytes, rate_bps: 1, upstreams: Vec::new() };
+        let report = Report { bytes, rate_bps: 1, ..Report::of_nothing(phase) };
         self.input(Input::Report { node: name(node), incarnation: 1, job, report }).await;
     }
 }
@@ -276,6 +276,18 @@ async fn a_creation_that_cannot_be_is_refused_by_name() {
     let unnamed = job_of(&world.create(3, dimensions("", "all")).await.unwrap());
     let made_up = world.view(&client(), &unnamed.to_string()).await.unwrap().name;
     assert!(made_up.starts_with("job-"), "{made_up}");
+}
+
+#[tokio::test]
+async fn a_rate_of_nothing_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::open(dir.path()).await;
+    world.admit("n1", &[]).await;
+    let capped = |rate| Dimensions { rate_bps: Some(rate), ..dimensions("", "all") };
+    let (kind, text) = world.refusal(1, capped(0)).await;
+    assert_eq!(kind, RefusalKind::Cannot);
+    assert!(text.contains("rate of 0"), "{text}");
+    world.create(2, capped(1)).await.unwrap();
 }
 
 #[tokio::test]

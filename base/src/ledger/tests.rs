@@ -34,6 +34,7 @@ fn head(number: u8, job_name: &str, client: &str, nodes: &[&str]) -> Head {
         kind: Kind::Files,
         size: Some(100),
         created_at_ms: 5,
+        deadline_s: None,
         stripes: 1,
         chunk_max: 16_384,
         priority: 5,

@@ -141,7 +141,7 @@ impl Done {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use shared::view::NodeState;
+    use shared::view::{NodeState, SourceView};
 
     use super::*;
 
@@ -153,6 +153,7 @@ pub(crate) mod tests {
             bytes: 5,
             rate_bps: 80,
             upstreams: vec!["base".to_owned()],
+            sources: vec![SourceView { name: "base".to_owned(), bytes: 5, rate_bps: 80 }],
             completed_at: None,
             reason: reason.map(str::to_owned),
         };
@@ -177,7 +178,7 @@ pub(crate) mod tests {
     }
 
     const JOB_TEXT: &str = r#""id":"id","name":"j","kind":"files","state":"partial","reason":"n2 is missing","size":5,"bytes":5,"digest":"d1","created_at":"t0","deadline":"t1","closed_at":null"#;
-    const NODES_TEXT: &str = r#""nodes":[{"name":"n1","state":"complete","bytes":5,"rate_bps":80,"upstreams":["base"],"completed_at":null,"reason":null},{"name":"n2","state":"unreachable","bytes":5,"rate_bps":80,"upstreams":["base"],"completed_at":null,"reason":"no answer for 8 s"}]"#;
+    const NODES_TEXT: &str = r#""nodes":[{"name":"n1","state":"complete","bytes":5,"rate_bps":80,"upstreams":["base"],"sources":[{"name":"base","bytes":5,"rate_bps":80}],"completed_at":null,"reason":null},{"name":"n2","state":"unreachable","bytes":5,"rate_bps":80,"upstreams":["base"],"sources":[{"name":"base","bytes":5,"rate_bps":80}],"completed_at":null,"reason":"no answer for 8 s"}]"#;
 
     fn line(body: EventBody) -> String {
         let event = Event { job: "id".to_owned(), at: "t".to_owned(), body };

@@ -8,6 +8,7 @@ mod command;
 mod config;
 mod demo;
 mod exit;
+mod feeders;
 mod follow;
 mod json;
 mod log;

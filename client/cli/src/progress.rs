@@ -1,5 +1,7 @@
 //! Progress bars: one for the whole job and one for each node, folded when there are many.
 
+use std::collections::BTreeMap;
+
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use shared::view::{NodeJobState, NodeProgress};
 
@@ -53,6 +55,15 @@ impl Bars {
             let done = complete(rest.iter().copied());
             folded
                 .set_message(format!("and {} further nodes, {done} of them complete", rest.len()));
+        }
+    }
+
+    /// Adds to each node's bar who feeds it.
+    pub(crate) fn show_feeders(&self, feeders: &BTreeMap<String, String>) {
+        for bar in &self.rows {
+            if let Some(from) = feeders.get(&bar.prefix()).filter(|from| !from.is_empty()) {
+                bar.set_message(format!("{}  from {from}", bar.message()));
+            }
         }
     }
 

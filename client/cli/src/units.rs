@@ -144,6 +144,17 @@ pub(crate) fn show_rate(bits: u64) -> String {
     scaled(bits, 1000.0, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])
 }
 
+/// Rates for people in the unit that [`show_rate`] has for `like`, without that unit.
+pub(crate) fn show_rate_like(bits: u64, like: u64) -> String {
+    let units = [1, 1_000, 1_000_000, 1_000_000_000];
+    // 999.95 and more would be shown as 1000.0.
+    let fits = |unit: &u64| u128::from(like) * 100 < u128::from(*unit) * 99_995;
+    let unit = units.into_iter().find(fits).unwrap_or(1_000_000_000_000);
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    let scaled = bits as f64 / unit as f64;
+    if unit == 1 { bits.to_string() } else { format!("{scaled:.1}") }
+}
+
 fn scaled(value: u64, step: f64, units: [&str; 5]) -> String {
     let [first, larger @ ..] = units;
     #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
@@ -317,5 +328,9 @@ mod tests {
         assert_eq!(show_size((1 << 20) - 1), "1.0 MiB");
         assert_eq!(show_rate(50_000_000), "50.0 Mbit/s");
         assert_eq!(show_rate(999), "999 bit/s");
+        assert_eq!(show_rate_like(6_040_000, 18_000_000), "6.0");
+        assert_eq!(show_rate_like(300, 18_000_000), "0.0");
+        assert_eq!(show_rate_like(7, 999), "7");
+        assert_eq!(show_rate_like(300, 1_000), "0.3");
     }
 }

@@ -72,6 +72,7 @@ impl Node {
             kind,
             size: None,
             created_at_ms: 0,
+            deadline_s: None,
             stripes: 1,
             chunk_max: CHUNK as u32,
             priority: 5,

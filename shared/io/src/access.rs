@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::pacer::Pacer;
+use shared::relay::Spare;
 use shared::time::Time;
+use shared::turns::Claim;
 use shared::uplink::{LOOK_EVERY, Look, Uplink};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::telemetry;
+use crate::turns::UplinkTurns;
 
 /// Of a stream's bytes, how many thousandths go over the wire: a packet of 1,480 bytes with
 /// everything that is around it carries about 1,415 of them.
@@ -24,6 +27,7 @@ pub struct Access {
     uplink: Mutex<Uplink>,
     uplink_bps: Option<u64>,
     downlink: Option<Mutex<Pacer>>,
+    turns: UplinkTurns,
 }
 
 /// What all connections together have got acknowledged; their controllers count here.
@@ -46,6 +50,7 @@ impl Access {
             uplink: Mutex::new(Uplink::new(uplink_bps)),
             uplink_bps,
             downlink: downlink_bps.map(|bps| Mutex::new(Pacer::new(bps))),
+            turns: UplinkTurns::new(clock),
         }
     }
 
@@ -64,9 +69,11 @@ impl Access {
         self.uplink().carries_bps()
     }
 
-    /// Bits per second that the uplink has left, 0 if that is unknown.
-    pub(crate) fn spare_bps(&self) -> u64 {
-        self.uplink().spare_bps().unwrap_or(0)
+    /// What the uplink has left, if it is known what it carries.
+    pub(crate) fn spare(&self) -> Option<Spare> {
+        let uplink = self.uplink();
+        let (carries_bps, left_bps) = uplink.carries_bps().zip(uplink.spare_bps())?;
+        Some(Spare { carries_bps, left_bps })
     }
 
     /// `bytes` of a stream have been read; when the next ones may be, if not at once.
@@ -78,7 +85,12 @@ impl Access {
         (at > now).then(|| self.clock.instant(at))
     }
 
-    /// Learns what the uplink carries until `stop`.
+    /// Waits for the turn of a job to send a piece.
+    pub(crate) async fn turn(&self, claim: Claim) {
+        self.turns.turn(claim).await;
+    }
+
+    /// Learns what the uplink carries, and gives the turns on it, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(LOOK_EVERY);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -88,6 +100,7 @@ impl Access {
                 biased;
                 () = stop.cancelled() => return,
                 _ = interval.tick() => {}
+                () = self.turns.give() => {}
             }
             let now = self.clock.now();
             self.look(before, now);
@@ -96,10 +109,14 @@ impl Access {
     }
 
     fn look(&self, before: Time, now: Time) {
-        let look = self.meter.take();
+        let look = Look { in_turns: self.turns.were_waited_for(), ..self.meter.take() };
         let mut uplink = self.uplink();
         uplink.look(now.since(before), look);
         telemetry::uplink(uplink.carries_bps(), uplink.used_bps());
+        let turns_bps = uplink.turns_bps();
+        let turns_bps = turns_bps.map(|bps| bps.saturating_mul(1_000) / WIRE_PER_THOUSAND);
+        drop(uplink);
+        self.turns.set_rate(turns_bps);
     }
 
     fn uplink(&self) -> MutexGuard<'_, Uplink> {
@@ -136,6 +153,7 @@ impl Meter {
             acked: self.acked.swap(0, Ordering::Relaxed),
             held_up: self.held_up.swap(0, Ordering::Relaxed),
             connections: self.connections.swap(0, Ordering::Relaxed),
+            in_turns: false,
         }
     }
 }
@@ -153,10 +171,13 @@ mod tests {
             counted[0] = meter.add(100, 100, counted[0]);
             counted[1] = meter.add(10, 0, counted[1]);
         }
-        assert_eq!(meter.take(), Look { acked: 330, held_up: 300, connections: 1 });
+        assert_eq!(
+            meter.take(),
+            Look { acked: 330, held_up: 300, connections: 1, in_turns: false }
+        );
         counted[0] = meter.add(1, 1, counted[0]);
         counted[1] = meter.add(1, 1, counted[1]);
-        assert_eq!(meter.take(), Look { acked: 2, held_up: 2, connections: 2 });
+        assert_eq!(meter.take(), Look { acked: 2, held_up: 2, connections: 2, in_turns: false });
         assert_eq!(counted, [2, 2]);
     }
 }

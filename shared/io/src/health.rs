@@ -31,6 +31,11 @@ pub trait Readiness: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// Brings gauges up to date; called for each `/metrics`.
     fn refresh(&self) {}
+    /// Series that the recorder does not hold, as Prometheus' text format has them; asked for
+    /// each `/metrics`.
+    fn series(&self) -> String {
+        String::new()
+    }
 }
 
 /// Why the HTTP listener cannot be opened.
@@ -72,7 +77,8 @@ async fn render(
 ) -> ([(axum::http::HeaderName, &'static str); 1], String) {
     readiness.refresh();
     metrics.run_upkeep();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
+    let text = metrics.render() + &readiness.series();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 /// Serves until `stop`; what is under way then is finished if its reader takes it within

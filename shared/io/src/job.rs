@@ -24,8 +24,9 @@ use shared::job::{JobObject, Kind};
 use shared::limit;
 use shared::manifest::{Entry, Manifest, Page, PageBytes, PageSummary};
 use shared::pacer::Pacer;
-use shared::relay::{Effect, Landing, Next, Relay};
+use shared::relay::{Counted, Effect, Landing, Next, Relay};
 use shared::seal::Hash;
+use shared::turns::Claim;
 use shared::wire::codec;
 use shared::wire::message::{Report, StateKind};
 use tokio::sync::Notify;
@@ -33,12 +34,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::clock::Clock;
 use crate::content::Content;
 use crate::link::{Link, Links, chain};
 use crate::outlet;
 use crate::recent::Recent;
 use crate::store::{Flushed, Flusher, JobStore, StoreError};
+use crate::telemetry;
 
 pub use desk::Arrival;
 pub use relays::Relays;
@@ -105,12 +108,27 @@ impl Surroundings {
         self.links.budget().inbound_of(self.receiving.load(Ordering::Relaxed))
     }
 
+    /// Ends when the flusher has panicked: nothing becomes durable any more.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn flusher_panicked(&self) -> StoreError {
+        match &self.flusher {
+            Some(flusher) => flusher.panicked().await,
+            None => std::future::pending().await,
+        }
+        StoreError::FlusherPanicked
+    }
+
     /// Makes durable what waits for it; nothing becomes durable afterwards.
-    pub async fn stop_flusher(&self) {
-        let Some(flusher) = self.flusher.clone() else { return };
-        let stopped = tokio::task::spawn_blocking(move || flusher.stop()).await;
-        if !matches!(stopped, Ok(Ok(()))) {
-            tracing::error!("the flusher has panicked");
+    ///
+    /// # Errors
+    /// [`StoreError::FlusherPanicked`] if it did, now or before: what waited is not durable.
+    pub async fn stop_flusher(&self) -> Result<(), StoreError> {
+        let Some(flusher) = self.flusher.clone() else { return Ok(()) };
+        match tokio::task::spawn_blocking(move || flusher.stop()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(StoreError::FlusherPanicked),
         }
     }
 }
@@ -178,9 +196,7 @@ impl Job {
         let first = WINDOW_BYTES_MIN.min(surroundings.inbound_share());
         let mut relay = Relay::new(object.stripes, 0);
         set_window(&mut relay, &object, first);
-        if matches!(origin, Origin::Own) {
-            relay.sends_no_long_chunks();
-        }
+        set_conduct(&mut relay, &origin);
         Arc::new(Self::build(object, origin, keeping, surroundings, (manifest, relay)))
     }
 
@@ -210,6 +226,7 @@ impl Job {
             relay.restore_page((index, page.first_chunk), &lens, page.recut(), last);
         }
         relay.restore(&restored.held, store.cuts(), restored.complete);
+        set_conduct(&mut relay, &origin);
         let published = match origin {
             Origin::Drafts { .. } => restored.pages_durable,
             Origin::Signed | Origin::Own => pages,
@@ -316,6 +333,7 @@ impl Job {
         let mut report = None;
         let result = {
             let mut relay = self.relay();
+            relay.at(self.surroundings.clock.now());
             let result = run(&mut relay, &mut fx);
             for effect in fx {
                 self.carry_out(effect, &mut report);
@@ -328,15 +346,35 @@ impl Job {
         result
     }
 
+    /// Time has passed: looks who feeds and who is fed, while anything is to come or to go.
+    pub(crate) fn tick(self: &Arc<Self>) {
+        if self.with_relay(Relay::is_restless) {
+            let now = self.surroundings.clock.now();
+            let spare = self.surroundings.links.access().spare();
+            self.step(|relay, fx| relay.tick(now, spare, fx));
+        }
+    }
+
     fn carry_out(self: &Arc<Self>, effect: Effect, report: &mut Option<bool>) {
         match effect {
             Effect::Want { peer, want } => self.tell(&peer, StateKind::Want, codec::encode(&want)),
-            Effect::Offer { peer, mut offer } => {
-                offer.spare_bps = self.surroundings.links.access().spare_bps();
+            Effect::Offer { peer, offer } => {
+                telemetry::offer_sent(peer.role());
                 self.tell(&peer, StateKind::Offer, codec::encode(&offer));
             }
             Effect::Ready { peer } => self.wake_outlet(&peer),
             Effect::Report { urgent } => *report = Some(urgent || *report == Some(true)),
+            Effect::Count(counted) => self.count(&counted),
+        }
+    }
+
+    fn count(&self, counted: &Counted) {
+        tracing::debug!(job = %self.id(), ?counted, "who feeds whom");
+        match counted {
+            Counted::Switched { reason, .. } => telemetry::switched(*reason),
+            Counted::Tried { is_faster, .. } => telemetry::tried(*is_faster),
+            Counted::Given { peer, .. } => telemetry::stripe_given(peer.role()),
+            Counted::Closed { peer, .. } => telemetry::stripe_closed(peer.role()),
         }
     }
 
@@ -409,6 +447,18 @@ impl Job {
         let now = clock.now();
         let at = pacer.take(now, bytes);
         (at > now).then(|| clock.instant(at))
+    }
+
+    /// The claim of a turn to send a piece.
+    pub(crate) fn claim(&self, bytes: u64) -> Claim {
+        let JobObject { id, kind, priority, .. } = self.object;
+        let due_ms = self.object.due_ms();
+        Claim { job: id, kind, priority, due_ms, bytes }
+    }
+
+    /// The access link of the process.
+    pub(crate) fn access(&self) -> &Access {
+        self.surroundings.links.access()
     }
 
     /// Bytes that go out within `time` under the job's rate cap, at least one.
@@ -519,6 +569,15 @@ impl Job {
 
     fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a source of this kind does beyond what all do.
+fn set_conduct(relay: &mut Relay, origin: &Origin) {
+    match origin {
+        Origin::Own => relay.sends_no_long_chunks(),
+        Origin::Signed => relay.share(),
+        Origin::Drafts { .. } => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,18 +13,20 @@ use certs::peer::PeerIdentity;
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream, VarInt};
 use shared::budget::Budget;
 use shared::control::{Channel, Outgoing, Pace, Path, Receipt, Via};
-use shared::id::{JobId, PeerId, Role};
+use shared::id::{JobId, Name, PeerId, Role};
 use shared::limit;
 use shared::time::Time;
+use shared::turns::Claim;
 use shared::wire::code::Code;
 use shared::wire::codec::DecodeError;
 use shared::wire::frame::{Frame, FrameReader, datagram_frames, put_frame};
 use shared::wire::message::{
     self, Acks, Answer, Assign, Beat, Envelope, FrameType, Offer, Query, Reconcile, Report,
-    StateKind, Want,
+    StateKind, View, Want,
 };
 use shared::wire::request::{RefusalKind, Request};
 use shared::wire::rights;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +36,9 @@ use crate::clock::Clock;
 use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
 use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
+use crate::telemetry::PeerContent;
 use crate::transport::Terms;
+use crate::turns::{LinkTurns, Turn};
 use crate::{intake, telemetry};
 
 /// States that wait for the role to take them up. A peer that sends more is not answered
@@ -67,6 +71,12 @@ pub trait Conduct: fmt::Debug + Send + Sync + 'static {
     /// The base assigns a job. Taken up when the future ends.
     fn assign(&self, _link: Arc<Link>, _job: JobId, _assign: Assign) -> Taken<'_> {
         Box::pin(std::future::ready(()))
+    }
+    /// The base tells who else has a job.
+    fn view(&self, _link: &Arc<Link>, _job: JobId, _view: View) {}
+    /// Whether the node of this name is to have a job that is here.
+    fn shares_a_job_with(&self, _node: &Name) -> bool {
+        false
     }
     /// A node reports on a job. Taken up when the future ends.
     fn report(&self, _link: Arc<Link>, _job: JobId, _report: Report) -> Taken<'_> {
@@ -120,13 +130,17 @@ pub struct Link {
     clock: Clock,
     channel: Mutex<Channel>,
     wake: Notify,
-    /// Whose turn it is to write to its job stream; first come, first served.
-    writing: tokio::sync::Mutex<()>,
+    /// Whose turn it is to write to its job stream.
+    writing: Arc<LinkTurns>,
     heard: AtomicU64,
     /// Memory of what has arrived of records that are not whole, on all job streams.
     waiting: AtomicUsize,
+    /// Made with the first content.
+    content: OnceLock<PeerContent>,
     stream_out: mpsc::Sender<Vec<u8>>,
     tasks: TaskTracker,
+    /// Where its tasks run, whichever thread begins them.
+    runtime: Handle,
     over: CancellationToken,
     farewell: Notify,
 }
@@ -150,7 +164,10 @@ pub struct LinkQueues {
 
 impl Link {
     /// A link over a connection on which both sides have greeted each other. `term` is the
-    /// own epoch or incarnation; `beat` turns beats on.
+    /// own epoch or incarnation; `beat` turns beats on. Its tasks run where this is called.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn new(
         peer: PeerId,
         identity: PeerIdentity,
@@ -170,11 +187,13 @@ impl Link {
             clock,
             channel: Mutex::new(channel),
             wake: Notify::new(),
-            writing: tokio::sync::Mutex::default(),
+            writing: Arc::default(),
             heard: AtomicU64::new(clock.now().as_micros()),
             waiting: AtomicUsize::new(0),
+            content: OnceLock::new(),
             stream_out,
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             over: CancellationToken::new(),
             farewell: Notify::new(),
         };
@@ -196,9 +215,15 @@ impl Link {
         &self.connection
     }
 
-    /// Waits for the turn to write a piece to a job stream; it ends when what is given is dropped.
-    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.writing.lock().await
+    /// The counters of content to and from the peer.
+    pub(crate) fn content(&self) -> &PeerContent {
+        self.content.get_or_init(|| PeerContent::of(&self.peer, self.identity.role))
+    }
+
+    /// Waits for the turn to write a piece to a job stream, given up one that it `has`; it ends
+    /// when what is given is dropped.
+    pub(crate) async fn turn(&self, claim: Claim, has: Option<Turn>) -> Turn {
+        self.writing.turn(claim, has).await
     }
 
     /// When the peer was last heard.
@@ -227,18 +252,19 @@ impl Link {
         self.queue_stream(frame);
     }
 
-    /// Runs `task` as the link's own: it is cancelled with the link.
+    /// Runs `task` as the link's own: it is cancelled with the link. Any thread may call this.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let guard = PanicGuard(Arc::clone(self));
         let over = self.over.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
             let _guard = guard;
             tokio::select! {
                 biased;
                 () = over.cancelled() => {}
                 () = task => {}
             }
-        });
+        };
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Ends the connection at once.
@@ -370,6 +396,7 @@ impl Link {
     fn tune(&self, need: &mut Need, links: &Links) {
         let (now, id) = (self.clock.now(), self.connection.stable_id() as u64);
         let need = need.look(&self.connection.stats());
+        self.channel().set_uplink(links.access.carries_bps().unwrap_or(0));
         let window = links.sending.window(now, id, need, links.budget.sending());
         self.connection.set_send_window(window);
     }
@@ -499,7 +526,8 @@ impl Link {
             | FrameType::Assign
             | FrameType::Offer
             | FrameType::Want
-            | FrameType::Report => {
+            | FrameType::Report
+            | FrameType::View => {
                 return Err(Fault::Forbidden { sender, receiver, what: format!("{kind:?} here") });
             }
         }
@@ -534,7 +562,13 @@ impl Link {
             }
             StateKind::Offer => {
                 let offer = message::decode::<Offer>(&envelope.body)?;
+                telemetry::offer_received(self.identity.role);
                 conduct.offered(self, job, offer);
+                self.accept(kind, job, stamp);
+            }
+            StateKind::View => {
+                let view = message::decode::<View>(&envelope.body)?;
+                conduct.view(self, job, view);
                 self.accept(kind, job, stamp);
             }
             StateKind::Want => {

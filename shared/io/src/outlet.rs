@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{SendStream, VarInt, WriteError};
+use shared::job::{JobObject, Kind};
 use shared::relay::Next;
 use shared::wire::code::Code;
 use shared::wire::record::{RecordKind, RecordWriter};
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 use crate::job::{Job, Keeping};
 use crate::link::{Link, chain};
 use crate::store::StoreError;
-use crate::telemetry;
+use crate::turns::Turn;
 
 /// Bytes that are read and laid out at a time: with the send window, all that a stop or a
 /// more urgent job has to wait for.
@@ -23,6 +24,8 @@ const BATCH_MAX: u64 = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(200);
 /// Bytes that one job writes before it is another one's turn on the connection.
 const TURN: usize = 16 * 1024;
+/// What a live stream has before files: more than the highest priority of a job.
+const PRIORITY_LIVE: i32 = 10;
 
 /// Why an outlet ends before its job does.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +56,13 @@ pub(crate) async fn run(job: Arc<Job>, link: Arc<Link>, wake: Arc<Notify>) {
 async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), OutletError> {
     let mut stream: Option<SendStream> = None;
     let mut writer = RecordWriter::new();
+    let mut turn = None;
     loop {
         let window = link.connection().stats().path.cwnd;
         let bytes = window.clamp(BATCH_MIN, BATCH_MAX).min(job.capped(BATCH_TIME));
         let batch = job.next_batch(link.peer(), bytes);
         if batch.is_empty() {
+            turn = None;
             tokio::select! {
                 biased;
                 () = job.over().cancelled() => {
@@ -75,7 +80,7 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
             None => {
                 let out = link.connection().open_uni().await?;
                 // A stream that has just been opened has a priority to set.
-                out.set_priority(i32::from(job.object().priority)).ok();
+                out.set_priority(stream_priority(job.object())).ok();
                 stream.insert(out)
             }
         };
@@ -88,33 +93,60 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
                 out.reset(VarInt::from_u32(Code::NoJob.number())).ok();
                 return Ok(());
             }
-            written = write_in_turns(job, link, out, framed) => written?,
+            written = write_in_turns(job, link, out, &mut turn, framed) => written?,
         }
-        telemetry::content_sent(link.identity().role, payload);
+        if payload > 0 {
+            link.content().sent(payload);
+        }
     }
 }
 
-/// Writes `bytes` in pieces, each when it is this job's turn.
+/// Writes `bytes` in pieces, each when it is this job's turn on the uplink and on the connection.
 ///
-/// quinn wakes the writer that came last when there is room on a connection, and so lets one of
-/// three or more that always have something to write starve. Here they take turns: a job waits
-/// for one piece of each of the others. What a turn waits for is room in the connection's send
-/// window, not for its own stream: job streams are always read.
+/// Files wait for the uplink first: who waits there holds up nobody on the connection. A live
+/// stream waits for the connection first, and keeps its `turn` there as long as it has more to
+/// send, unless another one is before it: else a piece of files would slip in between each two of
+/// its own. quinn wakes the writer that came last when there is room on a connection, and so lets
+/// one of three or more that always have something to write starve; that is why jobs take turns.
+/// What a turn waits for is room in the connection's send window, not for its own stream: job
+/// streams are always read.
 async fn write_in_turns(
     job: &Job,
     link: &Link,
     out: &mut SendStream,
+    turn: &mut Option<Turn>,
     mut bytes: Bytes,
 ) -> Result<(), WriteError> {
     while !bytes.is_empty() {
         let piece = bytes.split_to(bytes.len().min(TURN));
         if let Some(at) = job.pace(piece.len() as u64) {
+            *turn = None;
             tokio::time::sleep_until(at).await;
         }
-        let _turn = link.turn().await;
-        out.write_chunk(piece).await?;
+        let claim = job.claim(piece.len() as u64);
+        match claim.kind {
+            Kind::Files => {
+                job.access().turn(claim).await;
+                let _turn = link.turn(claim, None).await;
+                out.write_chunk(piece).await?;
+            }
+            Kind::Live => {
+                *turn = Some(link.turn(claim, turn.take()).await);
+                job.access().turn(claim).await;
+                out.write_chunk(piece).await?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Live streams before all files on a connection, whatever else is in quinn's hands already.
+fn stream_priority(object: &JobObject) -> i32 {
+    let live = match object.kind {
+        Kind::Files => 0,
+        Kind::Live => PRIORITY_LIVE,
+    };
+    live + i32::from(object.priority)
 }
 
 fn chunk_bytes((next, len): &(Next, u32)) -> u64 {

@@ -72,10 +72,14 @@ const GAPS_MAX: f64 = 350.0;
 /// How fast the part of packets that is lost follows that of a round.
 const LOSS_GAIN: f64 = 0.125;
 /// Queue that a flow keeps, in bytes, is this times the root of its rate in bytes a second:
-/// 12.5 kB (1 ms) at 100 Mbit/s, 2.8 kB (4.5 ms) at 5 Mbit/s, 39 kB (0.3 ms) at 1 Gbit/s.
+/// 12.5 kB (1 ms) at 100 Mbit/s, 39 kB (0.3 ms) at 1 Gbit/s.
 const QUEUE_PER_ROOT: f64 = 3.5;
 /// Bounds of that queue, in packets: fewer are lost in the grain of packets, more are not needed.
 const QUEUE_PACKETS: (f64, f64) = (2.0, 64.0);
+/// Least packets where the queue has room for them, below 34 Mbit/s. With fewer, what
+/// acknowledgements wait behind the data of their sender counts for more than what flows keep, and
+/// flows that share 20 Mbit/s and a busy way back have the rates that chance gave them.
+const QUEUE_PACKETS_ROOM: f64 = 5.0;
 /// A path as short as this, seconds, is within a building or a machine. There a window of a few
 /// packets costs a wake-up for each, 2.4 times the CPU time of quinn's Cubic on loopback
 /// (docs/BENCHMARKS.md), so the queue is this long, seconds, up to so many bytes.
@@ -194,8 +198,6 @@ pub struct Controller {
     trial: Option<Trial>,
     /// Looks in a row that did not clear the queue.
     kept_queues: u32,
-    /// How long the bytes that this flow keeps in the queue wait, seconds, with what it has now.
-    own_queue: f64,
     /// Share of the link that the last trial of a flow that competes has shown.
     share: f64,
     tested: Time,
@@ -238,7 +240,6 @@ impl Controller {
             claim: 1.0,
             trial: None,
             kept_queues: 0,
-            own_queue: 0.0,
             share: 1.0,
             tested: Time::ZERO,
             aside: Time::ZERO,
@@ -301,7 +302,7 @@ impl Controller {
             self.round.idle += bytes;
         }
         let sample = self.flights.acked(now, sent, bytes, rtt);
-        self.path.seen(now, sent, rtt, self.own_queue);
+        self.path.seen(now, sent, rtt);
         self.losses.acked(rtt - self.path.base(), bytes);
         self.ease.acked(sent, bytes);
         self.round.acked += bytes;
@@ -371,6 +372,7 @@ impl Controller {
     /// Bytes of the queue that this flow keeps, its claim considered, jitter not.
     fn queue(&self) -> f64 {
         let (least, most) = QUEUE_PACKETS;
+        let least = least + self.claim * (QUEUE_PACKETS_ROOM - least);
         let whole = (QUEUE_PER_ROOT * self.rate.sqrt()).clamp(least * self.mtu, most * self.mtu);
         let near = if self.path.base() < NEAR { NEAR_QUEUE * self.rate } else { 0.0 };
         self.claim.sqrt() * whole.max(near.min(NEAR_QUEUE_MAX))
@@ -384,7 +386,7 @@ impl Controller {
             let old = if self.rate == 0.0 { sample.rate } else { self.rate };
             self.rate = 0.5 * (old + sample.rate);
         }
-        self.own_queue = if self.rate > 0.0 { self.queue() / self.rate } else { 0.0 };
+        self.path.keeps(if self.rate > 0.0 { self.queue() / self.rate } else { 0.0 });
         self.loss += LOSS_GAIN * (part(round.lost, round.acked) - self.loss);
         let Some(standing) = self.path.end_round(now) else {
             return;
@@ -471,10 +473,12 @@ impl Controller {
         }
     }
 
-    /// The step of the window towards the standing queue that is wanted.
+    /// The step of the window towards the standing queue that is wanted. It is the longer of the
+    /// own one and of what covers jitter, not the sum: what waits in proportion to the rate makes
+    /// no two flows equal, since each that has the jitter's time already stays as it is.
     fn follow_queue(&mut self, standing: f64, was_full: bool, may_shrink: bool) {
         let base = self.path.base();
-        let queue = self.queue() + self.path.noise() * self.rate;
+        let queue = self.queue().max(self.path.noise() * self.rate);
         let calm = (standing - base) * self.rate < queue / 4.0;
         self.calm_rounds = if calm { self.calm_rounds + 1 } else { 0 };
         let doublings = self.calm_rounds.saturating_sub(CALM_ROUNDS).min(CALM_DOUBLINGS_MAX);

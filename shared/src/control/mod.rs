@@ -100,6 +100,7 @@ pub struct Channel {
 #[derive(Debug, Default)]
 struct Beats {
     disk_free: Option<u64>,
+    uplink_bps: u64,
     number: u64,
     next: Time,
 }
@@ -130,6 +131,11 @@ impl Channel {
     /// neither send nor get them.
     pub const fn set_beat(&mut self, disk_free: Option<u64>) {
         self.beats.disk_free = disk_free;
+    }
+
+    /// Sets what the next beats tell of the uplink, bits per second; 0 if that is unknown.
+    pub const fn set_uplink(&mut self, bps: u64) {
+        self.beats.uplink_bps = bps;
     }
 
     /// Sets the newest state of `kind` about `job`; the one before is not sent any more.
@@ -275,7 +281,8 @@ impl Channel {
             return;
         };
         if self.beats.next <= now {
-            let beat = Beat { number: self.beats.number, disk_free };
+            let Beats { number, uplink_bps, .. } = self.beats;
+            let beat = Beat { number, disk_free, uplink_bps };
             packer.datagram(FrameType::Beat, &crate::wire::codec::encode(&beat));
             self.beats.number += 1;
             self.beats.next = now + limit::BEAT_EVERY;

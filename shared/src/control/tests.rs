@@ -534,7 +534,7 @@ fn both_sides_agree_in_the_end_over_a_bad_path() {
 #[test]
 fn frames_decode_to_what_was_set() {
     let mut channel = open(u64::MAX);
-    let body = codec::encode(&message::Offer { pages: 3, head: limit::CHUNKS_MAX, spare_bps: 7 });
+    let body = codec::encode(&message::Offer::of_root(3, limit::CHUNKS_MAX));
     channel.set(at(0), StateKind::Offer, job(3), body.clone(), Pace::Now).unwrap();
     let out = poll(&mut channel, at(0));
     let (_, kind, envelope) = states(&out).remove(0);

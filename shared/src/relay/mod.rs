@@ -7,7 +7,15 @@
 //! The shell calls a method for every event and carries out the [`Effect`]s in order;
 //! [`Relay::next_send`] is pulled by whoever writes to a downstream peer.
 
+mod adoption;
+mod counted;
+mod delay;
 mod downstream;
+mod inflow;
+mod opening;
+mod patience;
+mod silence;
+mod trial;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +29,13 @@ use crate::time::Time;
 use crate::wire::message::{Offer, Phase, Report, Source, Want};
 
 use downstream::Downstream;
-use upstream::{ComingBack, Upstream};
+use inflow::Inflow;
+use opening::{Opening, Receiver};
+use patience::{Cadence, Reached};
+use upstream::{ComingBack, Feed, Upstream};
+
+pub use counted::{Counted, SwitchReason};
+pub use opening::Spare;
 
 /// What the shell has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +64,8 @@ pub enum Effect {
         /// Whether it says more than a number: it is to be told at once.
         urgent: bool,
     },
+    /// Something to be counted.
+    Count(Counted),
 }
 
 /// The record to send next.
@@ -132,16 +148,42 @@ pub struct Relay {
     short_only: bool,
     /// Long chunks of the last page that cut anew, while the short ones are not void.
     cuts: Cuts,
+    /// What the last page of that kind cuts anew, while the short ones are not void.
+    recut: Option<Recut>,
     rate: Rate,
     upstreams: BTreeMap<PeerId, Upstream>,
     coming_back: Option<ComingBack>,
     /// Who feeds each stripe.
-    feeders: Vec<Option<PeerId>>,
+    feeds: Vec<Feed>,
+    /// Who sends pages.
+    pages_feed: Feed,
+    /// Who has brought how much since the start.
+    inflows: BTreeMap<PeerId, Inflow>,
     /// The first missing chunk of each stripe.
     missing: Vec<u64>,
     downstreams: BTreeMap<PeerId, Downstream>,
-    /// Whom the job was offered to on the present connection.
-    invited: BTreeSet<PeerId>,
+    /// To whom the job is offered on the present connection.
+    receivers: BTreeMap<PeerId, Receiver>,
+    opening: Opening,
+    /// Since when the uplink is full, with the bits per second that it was known to carry then.
+    full: Option<(Time, u64)>,
+    /// Chunks that were sent to anybody, and their bytes.
+    chunks_sent: u64,
+    bytes_sent: u64,
+    /// The rate at which the job can reach all, bits per second, as the base says; else 0.
+    target_bps: u64,
+    /// The rate at which it comes here, bits per second, when that was looked at last.
+    latest_bps: u64,
+    /// How long it takes from one chunk to the next, and when the newest chunks came.
+    cadence: Cadence,
+    reached: Reached,
+    /// When chunks came again after a pause, or came from another source.
+    resumed_at: Time,
+    /// When sources were looked at last, and no trial of one begins before.
+    looked_at: Time,
+    no_trial_before: Time,
+    /// The time of what is called, as [`Relay::at`] and others have told it.
+    now: Time,
 }
 
 impl Relay {
@@ -169,13 +211,28 @@ impl Relay {
             durable_bytes: 0,
             short_only: false,
             cuts: Cuts::default(),
+            recut: None,
             rate: Rate::default(),
             upstreams: BTreeMap::new(),
             coming_back: None,
-            feeders: (0..stripes).map(|_| None).collect(),
+            feeds: (0..stripes).map(|_| Feed::default()).collect(),
+            pages_feed: Feed::default(),
+            inflows: BTreeMap::new(),
             missing: (0..stripes).collect(),
             downstreams: BTreeMap::new(),
-            invited: BTreeSet::new(),
+            receivers: BTreeMap::new(),
+            opening: Opening::default(),
+            full: None,
+            chunks_sent: 0,
+            bytes_sent: 0,
+            target_bps: 0,
+            latest_bps: 0,
+            cadence: Cadence::default(),
+            reached: Reached::default(),
+            resumed_at: Time::ZERO,
+            looked_at: Time::ZERO,
+            no_trial_before: Time::ZERO,
+            now: Time::ZERO,
         }
     }
 
@@ -221,7 +278,7 @@ impl Relay {
 
     /// Whether anybody was offered the job or wants it from here.
     pub fn has_receivers(&self) -> bool {
-        !self.downstreams.is_empty() || !self.invited.is_empty()
+        !self.downstreams.is_empty() || !self.receivers.is_empty()
     }
 
     /// Takes up what a restart has found: pages by [`Self::restore_page`], without those whose
@@ -298,6 +355,7 @@ impl Relay {
             bytes: self.durable_bytes,
             rate_bps: self.rate.bits_per_second(now),
             upstreams: self.sources(),
+            flows: self.flows(now),
         }
     }
 
@@ -325,6 +383,7 @@ impl Relay {
         if let Some(recut) = recut.filter(|_| skipped) {
             self.void(&recut, fx);
         }
+        self.page_came();
         self.look_at_what_came_back(fx);
         self.tell_wants(in_force.is_some() || skipped, fx);
     }
@@ -348,6 +407,7 @@ impl Relay {
         recut: Option<Recut>,
         last: bool,
     ) {
+        self.recut = recut.or(self.recut);
         let tells_void = recut.map_or_else(TellsVoid::default, |recut| {
             let as_next = std::mem::replace(&mut self.cut_anew_end, recut.end_chunk);
             TellsVoid { as_next, in_place: recut.end_chunk }
@@ -382,6 +442,7 @@ impl Relay {
     fn void(&mut self, recut: &Recut, fx: &mut Vec<Effect>) {
         let run = recut.first_chunk..recut.end_chunk;
         let cuts = std::mem::take(&mut self.cuts);
+        self.recut = None;
         let short = run.clone().filter(|chunk| self.durable.contains(*chunk));
         let short: u64 = short.map(|chunk| u64::from(self.chunk_len(chunk))).sum();
         let long = cuts.iter().filter(|cut| self.durable.contains(cut.chunk));
@@ -396,7 +457,7 @@ impl Relay {
         }
         let long: Vec<u64> = cuts.iter().map(|cut| cut.chunk).collect();
         for downstream in self.downstreams.values_mut() {
-            downstream.void(&run, &long);
+            downstream.void(recut, &long);
         }
         for chunk in long {
             if !self.short_only && self.held.contains(chunk) && self.stock.insert(chunk) {
@@ -409,6 +470,16 @@ impl Relay {
     fn offer_chunk(&mut self, chunk: u64, fx: &mut Vec<Effect>) {
         for (peer, downstream) in &mut self.downstreams {
             if downstream.chunk_held(chunk, self.stripes) {
+                fx.push(Effect::Ready { peer: peer.clone() });
+            }
+        }
+    }
+
+    /// Gives a long chunk to those for which the short ones are void.
+    fn offer_long(&mut self, chunk: u64, fx: &mut Vec<Effect>) {
+        let Some(recut) = self.recut.filter(|_| !self.short_only) else { return };
+        for (peer, downstream) in &mut self.downstreams {
+            if downstream.give_long(&recut, chunk, self.stripes) {
                 fx.push(Effect::Ready { peer: peer.clone() });
             }
         }
@@ -443,10 +514,14 @@ impl Relay {
             return;
         }
         self.rate.add(now, u64::from(len));
+        self.at(now);
+        self.fed(chunk, len, now);
         if let Some(long) = self.cuts.completed(chunk, &self.held) {
             self.held.insert(long);
+            self.offer_long(long, fx);
         }
         self.advance_missing();
+        self.note_reached();
         // A chunk that was cut anew goes to nobody while the short ones can be had.
         if !self.cuts.has_long(chunk) {
             self.stock.insert(chunk);
@@ -454,6 +529,9 @@ impl Relay {
         }
         self.look_at_what_came_back(fx);
         self.tell_wants(false, fx);
+        if self.begins(chunk) || self.tells_progress() {
+            self.tell_offers(fx);
+        }
     }
 
     /// These runs `(first, len)` of chunks are durable.
@@ -484,7 +562,7 @@ impl Relay {
         if self.failed.is_none() {
             self.failed = Some(reason);
             fx.push(Effect::Report { urgent: true });
-            self.feeders.fill(None);
+            self.feed_by_nobody(SwitchReason::default());
             self.tell_wants(true, fx);
         }
     }
@@ -503,15 +581,49 @@ impl Relay {
     /// The connection to `peer` is gone, and with it all that was agreed on it.
     pub fn peer_lost(&mut self, peer: &PeerId, fx: &mut Vec<Effect>) {
         self.downstreams.remove(peer);
-        self.invited.remove(peer);
-        if self.upstreams.remove(peer).is_some() {
-            for feeder in &mut self.feeders {
-                if feeder.as_ref() == Some(peer) {
-                    *feeder = None;
-                }
-            }
-            self.choose_feeders(fx);
+        self.receiver_lost(peer, fx);
+        self.upstream_lost(peer, fx);
+    }
+
+    /// It is `now` in what is called next.
+    pub fn at(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// Tells the rate at which the job can reach all its nodes, bits per second; 0 if unknown.
+    pub const fn set_target(&mut self, bps: u64) {
+        self.target_bps = bps;
+    }
+
+    /// Time has passed: who feeds and who is fed is looked at, with what is known of the uplink.
+    /// To be called about every tenth of a second while [`Self::is_restless`].
+    pub fn tick(&mut self, now: Time, spare: Option<Spare>, fx: &mut Vec<Effect>) {
+        self.at(now);
+        let took = now.since(std::mem::replace(&mut self.looked_at, now));
+        self.latest_bps = self.rate.latest(now);
+        self.look_at_givers(now, fx);
+        self.look_at_feeds(fx);
+        if self.look_for_faster(took, fx) | self.look_for_earlier(fx) {
+            self.tell_wants(true, fx);
         }
+        self.look_at_openings(spare, fx);
+    }
+
+    /// Content bytes that were sent to anybody.
+    pub const fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// Whether `peer` is fed from here, and not complete.
+    pub fn is_feeding(&self, peer: &PeerId) -> bool {
+        self.downstreams.get(peer).is_some_and(|downstream| !downstream.is_complete())
+    }
+
+    /// Whether something is still to come to this peer or, as far as it knows, to one of its
+    /// receivers.
+    pub fn is_restless(&self) -> bool {
+        let is_done = self.complete && self.downstreams.values().all(Downstream::is_complete);
+        self.failed.is_none() && !is_done
     }
 
     fn mark_durable(&mut self, chunk: u64) {
@@ -543,14 +655,16 @@ impl Relay {
         fx.extend(self.downstreams.keys().map(|peer| Effect::Ready { peer: peer.clone() }));
     }
 
+    /// Who feeds this peer, and who has fed it when it is complete.
     fn sources(&self) -> Vec<Source> {
-        let feeding = self.upstreams.iter().filter(|(_, upstream)| upstream.has_fed);
-        let named = feeding.filter_map(|(peer, _)| match peer {
-            PeerId::Base => Some(Source::Base),
-            PeerId::Node(name) => Some(Source::Node(name.clone())),
-            PeerId::Client(..) => None,
-        });
-        named.take(limit::UPSTREAMS_MAX).collect()
+        if self.complete {
+            return self.fed_from();
+        }
+        let has_fed = |peer: &PeerId| self.upstreams.get(peer).is_some_and(|up| up.has_fed);
+        let feeding = self.feeds.iter().flat_map(Feed::sources);
+        let feeding: BTreeSet<Source> =
+            feeding.filter(|peer| has_fed(peer)).filter_map(upstream::source).collect();
+        feeding.into_iter().collect()
     }
 }
 

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use super::*;
+use crate::stripe_set::StripeSet;
+use crate::wire::message::Flow;
 
+mod delay;
+mod duel;
+mod mesh;
+mod orphan;
 mod recut;
 
 const NOW: Time = Time::ZERO;
@@ -161,8 +167,8 @@ fn a_source_passes_on_what_comes_late() {
     let mut fx = Vec::new();
     next_page(&mut relay, &[10; 4], true, &mut fx);
     relay.publish(1, &mut fx);
-    let stripes = vec![crate::wire::message::StripeWant { stripe: 0, from: 0, credit: 8 }];
-    relay.wanted(&node, Want { stripes, ..Want::default() }, &mut fx);
+    let stripes = vec![crate::wire::message::StripeWant::new(0, 0, 8)];
+    relay.wanted(&node, Want { stripes, pages_to: 1, ..Want::default() }, &mut fx);
     assert_eq!(relay.next_send(&node), Some(Next::Page(0)));
     assert_eq!(relay.next_send(&node), None);
     relay.hold(NOW, 2, 10, &mut fx);
@@ -183,8 +189,8 @@ fn only_published_pages_and_their_chunks_are_passed_on() {
     let mut fx = Vec::new();
     next_page(&mut relay, &[10; 2], false, &mut fx);
     relay.hold(NOW, 0, 10, &mut fx);
-    let stripes = vec![crate::wire::message::StripeWant { stripe: 0, from: 0, credit: 8 }];
-    relay.wanted(&node, Want { stripes, ..Want::default() }, &mut fx);
+    let stripes = vec![crate::wire::message::StripeWant::new(0, 0, 8)];
+    relay.wanted(&node, Want { stripes, pages_to: 1, ..Want::default() }, &mut fx);
     assert_eq!(relay.next_send(&node), None);
     relay.publish(1, &mut fx);
     assert_eq!(relay.next_send(&node), Some(Next::Page(0)));
@@ -196,7 +202,7 @@ fn what_is_not_asked_for_is_a_fault() {
     let mut relay = Relay::new(2, 4);
     let mut fx = Vec::new();
     assert_eq!(relay.landing(&PeerId::Base, 0), Landing::BeyondCredit);
-    relay.offered(&PeerId::Base, Offer { pages: 1, head: 9, spare_bps: 0 }, &mut fx);
+    relay.offered(&PeerId::Base, Offer::of_root(1, 9), &mut fx);
     assert_eq!(relay.landing(&PeerId::Base, 3), Landing::Wanted);
     assert_eq!(relay.landing(&PeerId::Base, 6), Landing::BeyondCredit);
     relay.hold(NOW, 3, 10, &mut fx);
@@ -241,7 +247,7 @@ fn what_was_lost_comes_back_from_a_receiver_before_the_publisher_feeds_again() {
     let publisher = PeerId::Client("alice".parse().unwrap(), 1);
     let mut fx = Vec::new();
     let mut base = source(2, 3, 4);
-    let offer = |pages: u32| Offer { pages, head: u64::from(pages) * 4, spare_bps: 0 };
+    let offer = |pages: u32| Offer::of_root(pages, u64::from(pages) * 4);
     base.ended = false;
     base.offered(&publisher, offer(9), &mut fx);
     assert_eq!(wanted_of(&fx, &publisher), Some(2));
@@ -268,8 +274,8 @@ fn a_publisher_feeds_when_who_gave_back_is_gone() {
     let publisher = PeerId::Client("alice".parse().unwrap(), 1);
     let mut fx = Vec::new();
     let mut base = Relay::new(1, 8);
-    base.offered_back(&node, Offer { pages: 5, head: 20, spare_bps: 0 }, &mut fx);
-    base.offered(&publisher, Offer { pages: 9, head: 36, spare_bps: 0 }, &mut fx);
+    base.offered_back(&node, Offer::of_root(5, 20), &mut fx);
+    base.offered(&publisher, Offer::of_root(9, 36), &mut fx);
     assert_eq!((wanted_of(&fx, &node), wanted_of(&fx, &publisher)), (Some(1), None));
     base.peer_lost(&node, &mut fx);
     assert_eq!(wanted_of(&fx, &publisher), Some(1));
@@ -279,7 +285,7 @@ fn a_publisher_feeds_when_who_gave_back_is_gone() {
 fn a_receiver_that_brings_nothing_of_what_it_offers_back_keeps_nobody_waiting() {
     let [liar, honest] = ["liar", "node"].map(|name| PeerId::Node(name.parse().unwrap()));
     let publisher = PeerId::Client("alice".parse().unwrap(), 1);
-    let offer = |pages| Offer { pages, head: u64::from(pages) * 4, spare_bps: 0 };
+    let offer = |pages| Offer::of_root(pages, u64::from(pages) * 4);
     let mut fx = Vec::new();
     let mut base = Relay::new(1, 8);
     base.offered(&publisher, offer(9), &mut fx);
@@ -313,9 +319,294 @@ fn a_receiver_that_brings_nothing_of_what_it_offers_back_keeps_nobody_waiting() 
 fn a_source_that_has_less_is_offered_what_is_here() {
     let offered_back = |pages, head| {
         let (mut fx, mut node) = (Vec::new(), source(1, 3, 4));
-        node.offered(&PeerId::Base, Offer { pages, head, spare_bps: 0 }, &mut fx);
+        node.offered(&PeerId::Base, Offer::of_root(pages, head), &mut fx);
         fx.iter().any(|effect| matches!(effect, Effect::Offer { peer: PeerId::Base, .. }))
     };
     assert!(offered_back(2, 8) && offered_back(3, 11));
     assert!(!offered_back(3, 12) && !offered_back(9, 36));
+}
+
+#[test]
+fn a_node_is_no_root_whatever_it_says() {
+    let (node, mut fx) = (PeerId::Node("n".parse().unwrap()), Vec::new());
+    let mut relay = Relay::new(2, 8);
+    relay.share();
+    relay.offered(&node, Offer::of_root(1, 9), &mut fx);
+    assert_eq!(relay.feeds.iter().filter(|feed| feed.by.is_some()).count(), 0);
+    let further = Offer { ahead: vec![2, 1], ..Offer::of_root(1, 9) };
+    relay.offered(&node, further, &mut fx);
+    // The second stripe begins at chunk 1, which it does not have.
+    assert_eq!(relay.feeds.iter().map(|feed| feed.by.is_some()).collect::<Vec<_>>(), [true, false]);
+}
+
+fn of_all(stripes: u8, from: u64, credit: u64) -> Want {
+    let want = |stripe| crate::wire::message::StripeWant::new(stripe, from, credit);
+    Want { stripes: (0..stripes).map(want).collect(), pages_to: 9, ..Want::default() }
+}
+
+fn node(name: &str) -> PeerId {
+    PeerId::Node(name.parse().unwrap())
+}
+
+#[test]
+fn the_base_feeds_who_asks_in_vain_though_the_home_is_fed() {
+    // A live stream, which has one stripe, waits for a shorter time.
+    for (stripes, early, late) in [(2, 500, 1_100), (1, 200, 400)] {
+        base_feeds_who_asks_in_vain(stripes, early, late);
+    }
+}
+
+fn base_feeds_who_asks_in_vain(stripes: u8, early: u64, late: u64) {
+    let (mut base, mut fx) = (source(stripes, 2, 4), Vec::new());
+    base.flushed(&[(0, 8)], &mut fx);
+    base.spread(&[node("home")], &mut fx);
+    for name in ["home", "other"] {
+        base.invite(&node(name), &mut fx);
+    }
+    base.wanted(&node("home"), of_all(stripes, 0, 8), &mut fx);
+    base.wanted(&node("other"), of_all(stripes, 0, 0), &mut fx);
+    fx.clear();
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    base.tick(at(early), None, &mut fx);
+    assert!(fx.is_empty(), "{fx:?}");
+    base.tick(at(late), None, &mut fx);
+    let open = |effect: &Effect| matches!(effect, Effect::Offer { peer, offer } if *peer == node("other") && offer.open.contains(0));
+    assert!(fx.iter().any(open), "{fx:?}");
+    base.wanted(&node("other"), of_all(stripes, 0, 8), &mut fx);
+    assert_eq!(base.next_send(&node("other")), Some(Next::Page(0)));
+}
+
+#[test]
+fn who_asks_before_the_content_is_there_has_not_asked_in_vain() {
+    let (mut base, mut fx) = (Relay::new(1, 8), Vec::new());
+    base.spread(&[node("home")], &mut fx);
+    for (name, credit) in [("home", 8), ("other", 0)] {
+        base.invite(&node(name), &mut fx);
+        base.wanted(&node(name), of_all(1, 0, credit), &mut fx);
+    }
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    base.tick(at(5_000), None, &mut fx);
+    next_page(&mut base, &[10; 4], false, &mut fx);
+    (0..4).for_each(|chunk| base.hold(at(5_010), chunk, 10, &mut fx));
+    base.flushed(&[(0, 4)], &mut fx);
+    base.publish(1, &mut fx);
+    let opens = |base: &mut Relay, ms| {
+        let mut fx = Vec::new();
+        base.tick(at(ms), None, &mut fx);
+        let open = |effect: &Effect| matches!(effect, Effect::Offer { peer, offer } if *peer == node("other") && offer.open.contains(0));
+        fx.iter().any(open)
+    };
+    assert!(!opens(&mut base, 5_100), "its home has not got anything yet");
+    assert!((5..=9).any(|tick| opens(&mut base, 5_600 + 100 * tick)));
+}
+
+#[test]
+fn what_was_wanted_while_it_was_closed_is_fed_when_it_opens() {
+    let (mut relay, mut fx) = (source(1, 2, 4), Vec::new());
+    relay.share();
+    relay.offered(&PeerId::Base, Offer::of_root(2, 8), &mut fx);
+    relay.feeds[0].by = Some(PeerId::Base);
+    relay.set_target(8_000_000);
+    let spare = |left_bps| Some(Spare { carries_bps: 10_000_000, left_bps });
+    relay.tick(Time::from_micros(1), spare(0), &mut fx);
+    relay.invite(&node("n"), &mut fx);
+    relay.wanted(&node("n"), of_all(1, 0, 8), &mut fx);
+    while matches!(relay.next_send(&node("n")), Some(Next::Page(_))) {}
+    assert_eq!(relay.next_send(&node("n")), None, "it is closed");
+    relay.tick(Time::from_micros(2), spare(9_000_000), &mut fx);
+    assert_eq!(relay.next_send(&node("n")), Some(Next::Chunk(0)));
+}
+
+#[test]
+fn what_was_lost_is_awaited_from_who_gives_it_back_though_it_takes_long() {
+    let publisher = PeerId::Client("alice".parse().unwrap(), 1);
+    for stripes in [1, 2] {
+        let (mut base, mut fx) = (Relay::new(stripes, 8), Vec::new());
+        base.offered(&publisher, Offer::of_root(9, 36), &mut fx);
+        base.offered_back(&node("n"), Offer::of_root(5, 20), &mut fx);
+        fx.clear();
+        for secs in 1..limit::GIVE_BACK_PATIENCE.as_secs() {
+            base.tick(NOW + Duration::from_secs(secs), None, &mut fx);
+        }
+        let of_publisher = |effect: &&Effect| matches!(effect, Effect::Want { peer, want } if *peer == publisher && (!want.stripes.is_empty() || want.pages_to > 0));
+        assert_eq!(fx.iter().find(of_publisher), None, "{stripes} stripes");
+    }
+}
+
+#[test]
+fn a_complete_peer_rests_unless_a_receiver_has_told_that_it_lacks_something() {
+    let (mut relay, mut fx) = (source(1, 2, 4), Vec::new());
+    relay.completed(&mut fx);
+    relay.invite(&node("n"), &mut fx);
+    assert!(!relay.is_restless());
+    relay.wanted(&node("n"), of_all(1, 0, 0), &mut fx);
+    assert!(relay.is_restless());
+    relay.wanted(&node("n"), Want { complete: true, ..Want::default() }, &mut fx);
+    assert!(!relay.is_restless());
+}
+
+/// Why stripes have got other sources, and which.
+fn switches(fx: &mut Vec<Effect>) -> Vec<(PeerId, SwitchReason)> {
+    let switch = |effect| match effect {
+        Effect::Count(Counted::Switched { to, reason, .. }) => Some((to, reason)),
+        _ => None,
+    };
+    fx.drain(..).filter_map(switch).collect()
+}
+
+#[test]
+fn every_switch_is_told_with_its_reason() {
+    let at = |secs| NOW + Duration::from_secs(secs);
+    let has = |ahead| Offer { ahead: vec![ahead], ..Offer::of_root(1, 9) };
+    let mut fx = Vec::new();
+    let mut relay = Relay::new(1, 8);
+    relay.share();
+    relay.offered(&node("a"), has(4), &mut fx);
+    assert_eq!(switches(&mut fx), [(node("a"), SwitchReason::First)]);
+    relay.offered(&node("b"), has(5), &mut fx);
+    assert_eq!(switches(&mut fx), [], "one that is fed looks for nobody");
+    relay.peer_lost(&node("a"), &mut fx);
+    assert_eq!(switches(&mut fx), [(node("b"), SwitchReason::Lost)]);
+    relay.offered(&node("c"), has(6), &mut fx);
+    relay.tick(at(11), None, &mut fx);
+    assert_eq!(switches(&mut fx), [], "what c has may be on its way from b");
+    relay.tick(at(12), None, &mut fx);
+    assert_eq!(switches(&mut fx), [(node("c"), SwitchReason::Idle)]);
+    relay.offered(&node("c"), Offer { open: StripeSet::NONE, ..has(6) }, &mut fx);
+    assert_eq!(switches(&mut fx), [(node("b"), SwitchReason::Closed)]);
+    // The last one goes, and the next comes later.
+    relay.peer_lost(&node("b"), &mut fx);
+    assert_eq!(switches(&mut fx), []);
+    relay.offered(&node("d"), has(4), &mut fx);
+    assert_eq!(switches(&mut fx), [(node("d"), SwitchReason::Lost)]);
+
+    let publisher = PeerId::Client("alice".parse().unwrap(), 1);
+    let mut base = Relay::new(1, 8);
+    base.offered(&publisher, Offer::of_root(9, 36), &mut fx);
+    base.offered_back(&node("n"), Offer::of_root(5, 20), &mut fx);
+    let first = (publisher.clone(), SwitchReason::First);
+    assert_eq!(switches(&mut fx), [first, (node("n"), SwitchReason::GivenBack)]);
+    base.tick(at(0), None, &mut fx);
+    base.tick(at(limit::GIVE_BACK_PATIENCE.as_secs()), None, &mut fx);
+    assert_eq!(switches(&mut fx), [(publisher, SwitchReason::Idle)]);
+}
+
+#[test]
+fn stripes_that_are_given_and_closed_are_counted_once() {
+    let (mut base, mut fx) = (source(2, 2, 4), Vec::new());
+    base.spread(&[node("first")], &mut fx);
+    base.invite(&node("first"), &mut fx);
+    let counted = |fx: &mut Vec<Effect>| {
+        let count = |effect| match effect {
+            Effect::Count(counted) => Some(counted),
+            _ => None,
+        };
+        fx.drain(..).filter_map(count).collect::<Vec<_>>()
+    };
+    let given = |name, stripe| Counted::Given { peer: node(name), stripe };
+    base.wanted(&node("first"), of_all(2, 0, 8), &mut fx);
+    base.wanted(&node("first"), of_all(2, 2, 8), &mut fx);
+    assert_eq!(counted(&mut fx), [given("first", 0), given("first", 1)]);
+    // A second home takes one of the two over.
+    base.invite(&node("second"), &mut fx);
+    let stripes = vec![crate::wire::message::StripeWant::new(1, 1, 8)];
+    let second = Want { stripes, ..of_all(2, 0, 8) };
+    base.wanted(&node("second"), second, &mut fx);
+    base.tick(NOW + Duration::from_secs(1), None, &mut fx);
+    base.tick(NOW + Duration::from_secs(2), None, &mut fx);
+    let closed = Counted::Closed { peer: node("first"), stripe: 1 };
+    assert_eq!(counted(&mut fx), [given("second", 1), closed]);
+}
+
+#[test]
+fn a_report_tells_how_much_each_source_brings() {
+    let mut relay = Relay::new(1, 8);
+    let mut fx = Vec::new();
+    let alice = PeerId::Client("alice".parse().unwrap(), 1);
+    for ms in (0..10_000).step_by(100) {
+        relay.at(Time::from_micros(ms * 1_000));
+        relay.fed_by(&PeerId::Base, 1_000, &mut fx);
+        if ms < 3_000 {
+            relay.fed_by(&node("fast"), 10_000, &mut fx);
+        }
+        relay.fed_by(&alice, 1_000, &mut fx);
+    }
+    let flow = |source, bytes, rate_bps| Flow { source, bytes, rate_bps };
+    let now = Time::from_micros(9_999_000);
+    let [base, fast] = [Source::Base, Source::Node("fast".parse().unwrap())];
+    let flows = relay.report(now).flows;
+    let rate = flows[0].rate_bps;
+    assert!((78_000..=85_000).contains(&rate), "{rate}");
+    assert_eq!(flows, [flow(base.clone(), 100_000, rate), flow(fast.clone(), 300_000, 0)]);
+    relay.completed(&mut fx);
+    assert_eq!(relay.report(now).upstreams, [base, fast]);
+    for number in 0..limit::INFLOWS_MAX + 9 {
+        relay.fed_by(&node(&format!("n{number}")), 1, &mut fx);
+    }
+    assert_eq!(relay.inflows.len(), limit::INFLOWS_MAX);
+    let report = relay.report(now);
+    assert_eq!((report.flows.len(), report.flows[0].bytes), (limit::FLOWS_MAX, 100_000));
+    assert_eq!(report.upstreams.len(), limit::UPSTREAMS_MAX);
+}
+
+/// What `peer` is sent until there is nothing more.
+fn chunks_for(source: &mut Relay, peer: &PeerId) -> Vec<u64> {
+    let next = std::iter::from_fn(|| source.next_send(peer));
+    let chunk = |next| if let Next::Chunk(chunk) = next { Some(chunk) } else { None };
+    next.filter_map(chunk).collect()
+}
+
+#[test]
+fn what_another_source_was_to_send_and_does_not_comes_after_all() {
+    let want = |from, credit, skip| {
+        let stripe = crate::wire::message::StripeWant {
+            skip,
+            ..crate::wire::message::StripeWant::new(0, from, credit)
+        };
+        Want { stripes: vec![stripe], pages_to: 9, ..Want::default() }
+    };
+    let all = |range: std::ops::Range<u64>| range.collect::<Vec<_>>();
+    let peer = node("n");
+    let begin = |first: Want| {
+        let (mut source, mut fx) = (source(1, 8, 10), Vec::new());
+        source.invite(&peer, &mut fx);
+        source.wanted(&peer, first, &mut fx);
+        let sent = chunks_for(&mut source, &peer);
+        (source, sent)
+    };
+    // Chunks that are left out, and then are not.
+    let (mut source, sent) = begin(want(0, 40, Some((10, 20))));
+    assert_eq!(sent, [all(0..10), all(20..40)].concat());
+    source.wanted(&peer, want(10, 40, None), &mut Vec::new());
+    assert_eq!(chunks_for(&mut source, &peer), all(10..20));
+    // Chunks that are said to be there, and then are not.
+    let (mut source, sent) = begin(want(0, 10, None));
+    assert_eq!(sent, all(0..10));
+    source.wanted(&peer, want(20, 40, None), &mut Vec::new());
+    assert_eq!(chunks_for(&mut source, &peer), all(20..40));
+    source.wanted(&peer, want(12, 40, None), &mut Vec::new());
+    assert_eq!(chunks_for(&mut source, &peer), all(12..20));
+    // Chunks before the first that was wanted.
+    let (mut source, sent) = begin(want(20, 40, None));
+    assert_eq!(sent, all(20..40));
+    source.wanted(&peer, want(5, 40, None), &mut Vec::new());
+    assert_eq!(chunks_for(&mut source, &peer), all(5..20));
+}
+
+#[test]
+fn a_job_that_begins_late_in_the_life_of_its_process_knows_its_rate_at_once() {
+    let late = Time::ZERO + Duration::from_secs(3_600);
+    let after = |millis: u64| late + Duration::from_millis(millis);
+    let (mut relay, mut fx) = (Relay::new(1, 8), Vec::new());
+    relay.at(late);
+    relay.offered(&PeerId::Base, Offer::of_root(1, 40), &mut fx);
+    next_page(&mut relay, &[10_000; 40], true, &mut fx);
+    for tenth in 0..8 {
+        relay.hold(after(100 * tenth + 50), tenth, 10_000, &mut fx);
+        relay.tick(after(100 * (tenth + 1)), None, &mut fx);
+    }
+    assert_eq!(relay.feeds[0].brought.bps(), 800_000);
+    // A long time without a look is no look.
+    relay.tick(after(60_000), None, &mut fx);
+    assert_eq!(relay.feeds[0].brought.bps(), 800_000);
 }

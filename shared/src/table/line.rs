@@ -1,8 +1,8 @@
 //! A node's line of a job: what the node said, and what that makes of it.
 
 use crate::limit;
-use crate::view::{JobNodeView, NodeJobState, NodeProgress, rfc3339};
-use crate::wire::message::{Phase, Report, Source};
+use crate::view::{JobNodeView, NodeJobState, NodeProgress, SourceView, rfc3339};
+use crate::wire::message::{Flow, Phase, Report, Source};
 
 use super::row::{NodeRecord, Verdict};
 
@@ -13,6 +13,7 @@ pub(super) struct Line {
     bytes: u64,
     rate_bps: u64,
     upstreams: Vec<Source>,
+    flows: Vec<Flow>,
     incarnation: u64,
     completed_ms: Option<u64>,
     reason: Option<Box<str>>,
@@ -51,6 +52,7 @@ impl Line {
             bytes: 0,
             rate_bps: 0,
             upstreams: Vec::new(),
+            flows: Vec::new(),
             incarnation: 0,
             completed_ms: None,
             reason: None,
@@ -74,6 +76,7 @@ impl Line {
             bytes: record.bytes,
             rate_bps: 0,
             upstreams: record.upstreams,
+            flows: Vec::new(),
             incarnation: record.incarnation,
             completed_ms: record.completed_ms,
             reason: record.reason.map(Into::into),
@@ -147,8 +150,9 @@ impl Line {
     }
 
     /// The node is not heard any more.
-    pub(super) const fn quiet(&mut self) {
+    pub(super) fn quiet(&mut self) {
         self.rate_bps = 0;
+        self.flows.iter_mut().for_each(|flow| flow.rate_bps = 0);
     }
 
     /// The node has confirmed that it dropped the job, as it was told to.
@@ -224,6 +228,11 @@ impl Line {
         self.rate_bps = report.rate_bps;
         if !report.upstreams.is_empty() {
             self.upstreams.clone_from(&report.upstreams);
+        }
+        // A node that has started again knows of no flows: what it said before stays.
+        match report.flows.is_empty() {
+            true => self.flows.iter_mut().for_each(|flow| flow.rate_bps = 0),
+            false => self.flows.clone_from(&report.flows),
         }
     }
 
@@ -301,16 +310,18 @@ impl Line {
 
     /// The line as `job show` has it.
     pub(super) fn view(&self, name: &str, down: bool) -> JobNodeView {
-        let upstream = |source: &Source| match source {
-            Source::Base => "base".to_owned(),
-            Source::Node(name) => name.to_string(),
+        let source = |flow: &Flow| SourceView {
+            name: shown_source(&flow.source),
+            bytes: flow.bytes,
+            rate_bps: if down { 0 } else { flow.rate_bps },
         };
         JobNodeView {
             name: name.to_owned(),
             state: self.shown(down),
             bytes: self.bytes,
             rate_bps: if down { 0 } else { self.rate_bps },
-            upstreams: self.upstreams.iter().map(upstream).collect(),
+            upstreams: self.upstreams.iter().map(shown_source).collect(),
+            sources: self.flows.iter().map(source).collect(),
             completed_at: self.completed_ms.map(rfc3339),
             reason: self.reason.as_deref().map(str::to_owned),
         }
@@ -324,6 +335,13 @@ impl Line {
             bytes: self.bytes,
             rate_bps: if down { 0 } else { self.rate_bps },
         }
+    }
+}
+
+fn shown_source(source: &Source) -> String {
+    match source {
+        Source::Base => "base".to_owned(),
+        Source::Node(name) => name.to_string(),
     }
 }
 

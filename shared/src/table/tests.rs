@@ -51,6 +51,7 @@ fn new_job(number: u64, client: &str, nodes: &[&str], dimensions: Dimensions) ->
         kind: dimensions.kind,
         size: dimensions.size,
         created_at_ms: 0,
+        deadline_s: None,
         stripes: 1,
         chunk_max: 16_384,
         priority: 5,
@@ -72,7 +73,7 @@ fn new_job(number: u64, client: &str, nodes: &[&str], dimensions: Dimensions) ->
 }
 
 fn report(phase: Phase, bytes: u64) -> Report {
-    Report { phase, bytes, rate_bps: 8, upstreams: vec![Source::Base] }
+    Report { phase, bytes, rate_bps: 8, upstreams: vec![Source::Base], flows: Vec::new() }
 }
 
 const END: Option<(u64, Hash)> = Some((100, Hash([9; 32])));

@@ -9,6 +9,7 @@ use crate::id::{JobId, Name};
 use crate::job::SignedJob;
 use crate::limit;
 use crate::seal::Hash;
+use crate::stripe_set::StripeSet;
 
 use super::codec::{self, DecodeError};
 
@@ -41,6 +42,8 @@ pub enum FrameType {
     Want = 18,
     /// An [`Envelope`] with a [`Report`].
     Report = 19,
+    /// An [`Envelope`] with a [`View`].
+    View = 20,
     /// A [`super::request::Request`], the first frame of a request's stream.
     Request = 32,
     /// A [`super::request::Reply`].
@@ -49,7 +52,7 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hello,
         Self::Welcome,
         Self::Beat,
@@ -63,6 +66,7 @@ impl FrameType {
         Self::Offer,
         Self::Want,
         Self::Report,
+        Self::View,
         Self::Request,
         Self::Reply,
     ];
@@ -79,6 +83,7 @@ impl FrameType {
             Self::Offer => Some(StateKind::Offer),
             Self::Want => Some(StateKind::Want),
             Self::Report => Some(StateKind::Report),
+            Self::View => Some(StateKind::View),
             Self::Hello
             | Self::Welcome
             | Self::Beat
@@ -105,6 +110,8 @@ pub enum StateKind {
     Want,
     /// Node to base: how far the node is with a job.
     Report,
+    /// Base to node: who else has the job.
+    View,
 }
 
 impl StateKind {
@@ -115,6 +122,7 @@ impl StateKind {
             Self::Offer => FrameType::Offer,
             Self::Want => FrameType::Want,
             Self::Report => FrameType::Report,
+            Self::View => FrameType::View,
         }
     }
 }
@@ -138,7 +146,7 @@ pub struct Envelope {
     pub job: JobId,
     /// How new it is.
     pub stamp: Stamp,
-    /// The encoded [`Assign`], [`Offer`], [`Want`] or [`Report`].
+    /// The encoded [`Assign`], [`Offer`], [`Want`], [`Report`] or [`View`].
     pub body: Vec<u8>,
 }
 
@@ -202,6 +210,8 @@ pub struct Beat {
     pub number: u64,
     /// Bytes free where the sender stores content.
     pub disk_free: u64,
+    /// Bits per second that the sender's uplink carries; 0 if unknown.
+    pub uplink_bps: u64,
 }
 
 /// Asks a node that is behind for its report, at the deadline.
@@ -235,8 +245,8 @@ pub enum Assign {
     Drop,
 }
 
-/// What a source has of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a source has of a job, and what of it the receiver may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Pages it can send, counted from the first without a gap.
     pub pages: u32,
@@ -244,6 +254,47 @@ pub struct Offer {
     pub head: u64,
     /// Bits per second of uplink that it can spare; 0 if unknown.
     pub spare_bps: u64,
+    /// The stripes that the receiver may subscribe to.
+    pub open: StripeSet,
+    /// Per stripe the number below which the source, and whoever feeds it, has every chunk.
+    /// Without numbers it is the root of the job, which waits for no other receiver.
+    pub ahead: Vec<u64>,
+}
+
+impl Offer {
+    /// The offer of the job's root, open to the receiver in all stripes.
+    pub const fn of_root(pages: u32, head: u64) -> Self {
+        Self { pages, head, spare_bps: 0, open: StripeSet::ALL, ahead: Vec::new() }
+    }
+
+    /// Below which number the source has every chunk of a stripe, as far as it says.
+    pub fn ahead_in(&self, stripe: u64) -> u64 {
+        let ahead = usize::try_from(stripe).ok().and_then(|stripe| self.ahead.get(stripe));
+        ahead.copied().unwrap_or(if self.is_root() { limit::CHUNKS_MAX } else { 0 })
+    }
+
+    /// Whether the source waits for no other receiver.
+    pub const fn is_root(&self) -> bool {
+        self.ahead.is_empty()
+    }
+}
+
+/// Who else has a job, for one of its nodes: whom it may be fed by, and whom it feeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Bits per second at which the job can reach all its nodes; 0 if unknown.
+    pub target_bps: u64,
+    /// Some of the other nodes, at most [`limit::VIEW_MAX`].
+    pub peers: Vec<Neighbour>,
+}
+
+/// A node as others reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its name, which its certificate has to show.
+    pub name: Name,
+    /// Host and port.
+    pub address: String,
 }
 
 /// What a receiver wants of one stripe: chunks from `from` up to, not including, `credit`.
@@ -253,8 +304,32 @@ pub struct StripeWant {
     pub stripe: u8,
     /// The first chunk that is missing.
     pub from: u64,
-    /// The source may send chunks below this one and no others.
+    /// The source may send chunks below this one and no others. If it is not above `from`, the
+    /// receiver asks for the stripe, which is not open to it.
     pub credit: u64,
+    /// Chunks from the first number up to, not including, the second that another source sends:
+    /// they are left out as long as this says so, at most [`limit::SKIP_CHUNKS_MAX`].
+    pub skip: Option<(u64, u64)>,
+    /// Bits per second of it that come from another source, which is too slow, roughly; 0 if there
+    /// is no other.
+    pub comes_bps: u64,
+}
+
+impl StripeWant {
+    /// All chunks from `from` up to, not including, `credit`.
+    pub const fn new(stripe: u8, from: u64, credit: u64) -> Self {
+        Self { stripe, from, credit, skip: None, comes_bps: 0 }
+    }
+
+    /// Whether `chunk` is left out.
+    pub fn skips(&self, chunk: u64) -> bool {
+        self.skip.is_some_and(|(first, end)| (first..end).contains(&chunk))
+    }
+
+    /// Whether this asks for a stripe instead of subscribing to it.
+    pub const fn is_ask(&self) -> bool {
+        self.credit <= self.from
+    }
 }
 
 /// What a receiver wants of a job. Without stripes the source shall stop.
@@ -262,6 +337,9 @@ pub struct StripeWant {
 pub struct Want {
     /// Pages that the receiver has, counted from the first without a gap.
     pub pages: u32,
+    /// The source shall send pages: those below this number, and those that describe chunks for
+    /// which it has credit. 0: it shall send none, since another source does.
+    pub pages_to: u32,
     /// Chunks that are durable at the receiver, counted from the first without a gap.
     pub durable: u64,
     /// Whether the receiver has everything, durable and in place.
@@ -283,6 +361,15 @@ pub struct Report {
     pub rate_bps: u64,
     /// Who feeds it now.
     pub upstreams: Vec<Source>,
+    /// Who brings how much: those that bring most first, at most [`limit::FLOWS_MAX`].
+    pub flows: Vec<Flow>,
+}
+
+impl Report {
+    /// The report of a node that has nothing of a job.
+    pub const fn of_nothing(phase: Phase) -> Self {
+        Self { phase, bytes: 0, rate_bps: 0, upstreams: Vec::new(), flows: Vec::new() }
+    }
 }
 
 /// Where a node stands with a job.
@@ -308,6 +395,17 @@ pub enum Source {
     Base,
     /// A node.
     Node(Name),
+}
+
+/// What a source brings of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The source.
+    pub source: Source,
+    /// Content bytes that it has brought since the node has started.
+    pub bytes: u64,
+    /// Bits per second over the last five seconds.
+    pub rate_bps: u64,
 }
 
 /// A message whose content can be checked beyond its form.
@@ -366,9 +464,24 @@ plain! {
     Hash: 32,
 }
 
-impl Checked for Offer {
-    const LEN_MAX: usize = 64;
+impl Checked for View {
+    const LEN_MAX: usize = 16 * 1_024;
     fn check(&self) -> Result<(), DecodeError> {
+        count("neighbours", self.peers.len(), limit::VIEW_MAX)?;
+        self.peers.iter().try_for_each(|peer| {
+            count("bytes of address", peer.address.len(), limit::ADDRESS_LEN_MAX)
+        })
+    }
+}
+
+impl Checked for Offer {
+    const LEN_MAX: usize = 256;
+    fn check(&self) -> Result<(), DecodeError> {
+        count("stripes", self.ahead.len(), usize::from(limit::STRIPES_MAX))?;
+        let ahead = self.ahead.iter().copied().max().unwrap_or(0);
+        if ahead > limit::CHUNKS_MAX {
+            return Err(DecodeError::Invalid(format!("chunk {ahead} is beyond every job")));
+        }
         if self.head > limit::CHUNKS_MAX || self.pages > limit::PAGES_MAX {
             let (head, pages) = (self.head, self.pages);
             let text = format!("{head} chunks and {pages} pages are beyond every job");
@@ -382,7 +495,8 @@ impl Checked for Hello {
     const LEN_MAX: usize = 1_024;
     fn check(&self) -> Result<(), DecodeError> {
         count("bytes of version", self.version.len(), 64)?;
-        count("bytes of address", self.advertise.as_ref().map_or(0, String::len), 300)
+        let advertised = self.advertise.as_ref().map_or(0, String::len);
+        count("bytes of address", advertised, limit::ADDRESS_LEN_MAX)
     }
 }
 
@@ -416,12 +530,30 @@ impl Checked for Want {
     fn check(&self) -> Result<(), DecodeError> {
         count("stripes", self.stripes.len(), usize::from(limit::STRIPES_MAX))?;
         count("runs", self.held.len(), limit::WANT_RUNS_MAX)?;
+        if self.pages.max(self.pages_to) > limit::PAGES_MAX {
+            let pages = self.pages.max(self.pages_to);
+            return Err(DecodeError::Invalid(format!("page {pages} is beyond every job")));
+        }
         let ascending =
             self.held.is_sorted_by(|(first, len), (next, _)| first.saturating_add(*len) <= *next);
         if !ascending {
             return Err(DecodeError::Invalid("runs of held chunks are not in order".to_owned()));
         }
-        let numbers = self.stripes.iter().flat_map(|want| [want.from, want.credit]);
+        if !self.stripes.is_sorted_by(|one, next| one.stripe < next.stripe) {
+            return Err(DecodeError::Invalid("stripes are not in order".to_owned()));
+        }
+        for (first, end) in self.stripes.iter().filter_map(|want| want.skip) {
+            let chunks = end.checked_sub(first).unwrap_or(u64::MAX);
+            if chunks > limit::SKIP_CHUNKS_MAX {
+                let what = format!("{first} to {end} are no chunks that can be left out");
+                return Err(DecodeError::Invalid(what));
+            }
+        }
+        let of_stripe = |want: &StripeWant| {
+            let end = want.skip.map_or(0, |(_, end)| end);
+            [want.from, want.credit, end]
+        };
+        let numbers = self.stripes.iter().flat_map(of_stripe);
         let ends = self.held.iter().map(|(first, len)| first.saturating_add(*len));
         let largest = numbers.chain(ends).max().unwrap_or(0);
         if largest > limit::CHUNKS_MAX {
@@ -435,6 +567,7 @@ impl Checked for Report {
     const LEN_MAX: usize = 4_096;
     fn check(&self) -> Result<(), DecodeError> {
         count("upstreams", self.upstreams.len(), limit::UPSTREAMS_MAX)?;
+        count("flows", self.flows.len(), limit::FLOWS_MAX)?;
         match &self.phase {
             Phase::Failed(reason) | Phase::Stalled(reason) => {
                 count("bytes of reason", reason.len(), limit::REASON_LEN_MAX)

@@ -33,6 +33,7 @@ pub const fn may_send(sender: Role, kind: FrameType, receiver: Role) -> bool {
                 | F::GoodbyeAck
                 | F::Query
                 | F::Assign
+                | F::View
                 | F::Offer
                 | F::Want
                 | F::Reply

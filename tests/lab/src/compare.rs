@@ -3,10 +3,13 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
-use distributary_tests::flows::cell::{Cell, Measured, Sender, cells};
+use distributary_tests::flows::cell::{Measured, Sender, cells};
 use plotters::prelude::*;
 
-use crate::table::{self, SENDERS};
+use crate::{
+    back_end::BackEnd,
+    table::{self, SENDERS},
+};
 
 /// Cells of the congestion table, all of 100 Mbit/s, each the figure of one trouble.
 const CELLS: [(&str, &str); 6] = [
@@ -17,8 +20,6 @@ const CELLS: [(&str, &str); 6] = [
     ("50 ms, 0 % loss, queue 0.1 BDP", "short queue"),
     ("50 ms, 0 % loss, queue 4 BDP", "long queue"),
 ];
-/// Runs of a cell until one can be relied upon.
-const RUNS_MAX: u32 = 3;
 const SIZE: (u32, u32) = (900, 720);
 /// What a plot shows of a measurement, and up to where.
 type Figure = (&'static str, f64, fn(&Measured) -> f64);
@@ -30,7 +31,7 @@ const FIGURES: [Figure; 3] = [
 
 /// Runs all senders over all cells and writes `compare.md` and `compare.svg` into `folder`; says
 /// whether every run can be relied upon.
-pub(crate) fn run(folder: &Path) -> anyhow::Result<bool> {
+pub(crate) fn run(folder: &Path, back_end: BackEnd) -> anyhow::Result<bool> {
     let mut rows: Vec<(Sender, Vec<Measured>)> = Vec::new();
     let mut valid = true;
     let mut text = String::from("| sender |");
@@ -45,7 +46,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<bool> {
             let all = cells(sender)?;
             let cell = all.iter().find(|cell| cell.name.contains(name));
             let cell = cell.with_context(|| format!("no cell {name:?}"))?;
-            let (it, says) = measure(cell)?;
+            let ran = table::run_until_valid(cell, 1, back_end)?;
+            let (it, says) = (Measured::of(cell, &ran.report), ran.lab.invalid.is_empty());
             let note = if says { "" } else { " (invalid)" };
             valid &= says;
             // The kernel does not say what TCP's round trip is.
@@ -62,19 +64,6 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<bool> {
     fs::write(folder.join("compare.md"), text + "\n")?;
     fs::write(folder.join("compare.svg"), plot(&rows)?)?;
     Ok(valid)
-}
-
-/// One cell, and whether the run says anything; one that does not is made again.
-fn measure(cell: &Cell) -> anyhow::Result<(Measured, bool)> {
-    let mut runs = 1;
-    loop {
-        let ran = table::run(cell, 1)?;
-        let says = ran.lab.invalid.is_empty();
-        if says || runs == RUNS_MAX {
-            return Ok((Measured::of(cell, &ran.report), says));
-        }
-        runs += 1;
-    }
 }
 
 /// Groups of bars: a group for each cell, a bar for each sender.

@@ -5,10 +5,17 @@ use std::process::{Child, ExitCode};
 use anyhow::Context as _;
 use distributary_tests::link::{LinkSpec, topology::Place};
 
-use crate::lab::{Lab, Plan};
+use crate::{
+    back_end::BackEnd,
+    lab::{Lab, Plan},
+    netem,
+};
 
-/// The exit code of a run that says nothing.
+/// The exit code of a run that says nothing about the links.
 pub(crate) const INVALID: u8 = 4;
+/// The exit code of a run that did its work, and a measured time, rate or delay is not what it
+/// should be.
+pub(crate) const MISSED: u8 = 5;
 
 /// Runs `programs`, each `host: words for sh`, until the last of them has ended. The exit code is
 /// 0 if all ended with 0, 4 if the run says nothing about the links.
@@ -16,9 +23,10 @@ pub(crate) fn run(
     link: &LinkSpec,
     up: Option<&LinkSpec>,
     programs: &[String],
+    back_end: BackEnd,
 ) -> anyhow::Result<ExitCode> {
     let programs = parse(programs)?;
-    let lab = Lab::start(&plan(link, up, &programs))?;
+    let lab = Lab::start(&plan(link, up, &programs), back_end)?;
     let mut children: Vec<Child> = Vec::new();
     for (host, words) in &programs {
         let mut command = lab.command(host, "sh")?;
@@ -35,6 +43,16 @@ pub(crate) fn run(
         (true, true) => ExitCode::SUCCESS,
         (true, false) => ExitCode::FAILURE,
     })
+}
+
+/// What the kernel would be told for such a run, one command a line.
+pub(crate) fn script(
+    link: &LinkSpec,
+    up: Option<&LinkSpec>,
+    programs: &[String],
+) -> anyhow::Result<String> {
+    let plan = plan(link, up, &parse(programs)?);
+    Ok(netem::script(&plan.hosts, &plan.links)?)
 }
 
 fn parse(programs: &[String]) -> anyhow::Result<Vec<(String, String)>> {

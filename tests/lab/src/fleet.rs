@@ -1,9 +1,10 @@
-//! A scenario with real processes: `distributary` as base, nodes and push, each on a host of its
-//! own.
+//! A fleet of real processes: `distributary` as base, nodes and push, each on a host of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader},
+    iter,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,19 +22,21 @@ use distributary_tests::{
 use serde_json::Value;
 
 use crate::{
+    back_end::BackEnd,
     clock::pause,
-    lab::{Lab, LabReport, Plan},
+    lab::{Lab, LabError, LabReport, Plan},
 };
 
 /// Hosts by their numbers: the base, the client beside it, then the nodes.
-const BASE: usize = 0;
-const CLIENT: usize = 1;
-const FIRST_NODE: usize = 2;
+pub(crate) const BASE: usize = 0;
+pub(crate) const CLIENT: usize = 1;
+pub(crate) const FIRST_NODE: usize = 2;
 const LISTEN: u16 = 7400;
+const HTTP: u16 = 7401;
 /// How long base and nodes may take to be there, and a push to end.
-const START: Duration = Duration::from_secs(20);
+pub(crate) const START: Duration = Duration::from_secs(20);
 const PATIENCE: &str = "3m";
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a scenario did.
 #[derive(Debug)]
@@ -46,29 +49,84 @@ pub(crate) struct Ran {
     pub(crate) progress: Vec<(Duration, Vec<u64>)>,
     /// The exit code of the push.
     pub(crate) exit: Option<i32>,
+    /// What base and nodes counted, by host and metric.
+    pub(crate) metrics: BTreeMap<String, BTreeMap<String, f64>>,
     pub(crate) lab: LabReport,
 }
 
+/// What is spread, from where, over how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content {
+    pub(crate) nodes: usize,
+    pub(crate) bytes: u64,
+    /// The number of the host of the push: the client's, or the base's.
+    pub(crate) from: usize,
+    /// What the bytes are.
+    pub(crate) seed: u64,
+}
+
 /// Runs a scenario with the executable `distributary`.
-pub(crate) fn run(distributary: &Path, scenario: &Scenario, seed: u64) -> anyhow::Result<Ran> {
+pub(crate) fn run(
+    distributary: &Path,
+    scenario: &Scenario,
+    seed: u64,
+    back_end: BackEnd,
+) -> anyhow::Result<Ran> {
+    let lab = Lab::start(&plan(scenario, seed), back_end)?;
+    let (nodes, bytes) = (scenario.nodes.len(), scenario.bytes);
+    let content = Content { nodes, bytes, from: CLIENT, seed };
+    let mut changes = scenario.events.iter().peekable();
+    let mut paths: Vec<&str> = scenario.nodes.iter().map(|site| site.path).collect();
+    spread(distributary, &lab, content, &mut |passed| {
+        while let Some((_, event)) = changes.next_if(|(at, _)| passed >= *at) {
+            change(&lab, *event, &mut paths)?;
+        }
+        Ok(())
+    })
+}
+
+/// What looks at a run, or changes its links, as time passes.
+pub(crate) type Look<'a> = dyn FnMut(Duration) -> anyhow::Result<()> + 'a;
+
+/// Pushes a file to the nodes of a lab whose hosts are the base, the client and the nodes. `look`
+/// is called every 20 ms with the time since the job's creation; its failure ends the run.
+pub(crate) fn spread(
+    distributary: &Path,
+    lab: &Lab,
+    content: Content,
+    look: &mut Look<'_>,
+) -> anyhow::Result<Ran> {
     let folder = tempfile::tempdir()?;
-    let lab = Lab::start(&plan(scenario, seed))?;
-    let fleet = Fleet { distributary, folder: folder.path(), lab: &lab, scenario };
+    let Content { nodes, from, .. } = content;
+    let fleet = Fleet { distributary, folder: folder.path(), lab, nodes, from };
     fleet.issue()?;
-    let source = fleet.make_source(seed)?;
+    let source = make_source(folder.path(), content)?;
     let mut services = Services::default();
     services.0.push(fleet.base()?);
-    for node in 0..scenario.nodes.len() {
+    for node in 0..content.nodes {
         services.0.push(fleet.node(node)?);
     }
     fleet.wait_for_all(&mut services)?;
-    let told = fleet.push(&source)?;
-    let equal = (0..scenario.nodes.len()).map(|node| fleet.holds(node, &source)).collect();
+    let told = fleet.push(&source, look)?;
+    let metrics = fleet.metrics()?;
+    let equal = (0..content.nodes).map(|node| fleet.holds(node, &source)).collect();
     let lab = lab.report();
-    Ok(Ran { took: told.took, equal, progress: told.progress, exit: told.exit, lab })
+    Ok(Ran { took: told.took, equal, progress: told.progress, exit: told.exit, metrics, lab })
 }
 
-fn node_name(node: usize) -> String {
+/// A file that nothing can make shorter.
+pub(crate) fn make_source(folder: &Path, content: Content) -> anyhow::Result<PathBuf> {
+    let path = folder.join("source");
+    let mut random = SplitMix::from_parts(&[content.seed]);
+    let words = content.bytes.div_ceil(8);
+    let mut bytes: Vec<u8> = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+    bytes.truncate(usize::try_from(content.bytes)?);
+    fs::write(&path, bytes)?;
+    Ok(path)
+}
+
+/// The host of a node.
+pub(crate) fn node_name(node: usize) -> String {
     format!("n{node}")
 }
 
@@ -84,6 +142,13 @@ fn plan(scenario: &Scenario, seed: u64) -> Plan {
     for (node, Site { path, .. }) in scenario.nodes.iter().enumerate() {
         join(FIRST_NODE + node, path);
     }
+    for (node, Site { path, .. }) in scenario.nodes.iter().enumerate() {
+        let others = scenario.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        for (other, beyond) in others {
+            let place = Place::Path(FIRST_NODE + node, FIRST_NODE + other);
+            links.push((place, link(path).then(&link(beyond.path))));
+        }
+    }
     for (node, Site { up, down, .. }) in scenario.nodes.iter().enumerate() {
         links.push((Place::Up(FIRST_NODE + node), link(up)));
         links.push((Place::Down(FIRST_NODE + node), link(down)));
@@ -96,7 +161,9 @@ struct Fleet<'a> {
     distributary: &'a Path,
     folder: &'a Path,
     lab: &'a Lab,
-    scenario: &'a Scenario,
+    nodes: usize,
+    /// The host of the push.
+    from: usize,
 }
 
 /// What a push has told.
@@ -122,18 +189,7 @@ impl Fleet<'_> {
         };
         issue("base", "base")?;
         issue("client", "client")?;
-        (0..self.scenario.nodes.len()).try_for_each(|node| issue("node", &node_name(node)))
-    }
-
-    /// A file that nothing can make shorter.
-    fn make_source(&self, seed: u64) -> anyhow::Result<PathBuf> {
-        let path = self.folder.join("source");
-        let mut random = SplitMix::from_parts(&[seed]);
-        let words = self.scenario.bytes.div_ceil(8);
-        let mut bytes: Vec<u8> = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
-        bytes.truncate(usize::try_from(self.scenario.bytes)?);
-        fs::write(&path, bytes)?;
-        Ok(path)
+        (0..self.nodes).try_for_each(|node| issue("node", &node_name(node)))
     }
 
     fn command(&self, host: usize, words: &[&str]) -> anyhow::Result<Command> {
@@ -154,8 +210,8 @@ impl Fleet<'_> {
     fn service(&self, host: usize, name: &str, words: &[&str]) -> anyhow::Result<Child> {
         let data = format!("{name}-data");
         let any = format!("{}:{LISTEN}", Ipv4Addr::UNSPECIFIED);
-        let http = "127.0.0.1:7401";
-        let common = ["--identity", name, "--data", &data, "--listen", &any, "--http", http];
+        let http = format!("{}:{HTTP}", Ipv4Addr::LOCALHOST);
+        let common = ["--identity", name, "--data", &data, "--listen", &any, "--http", &http];
         let mut command = self.command(host, &[words, &common].concat())?;
         command.arg("--until-stdin-closes").stdin(Stdio::piped()).stdout(Stdio::null());
         command.spawn().with_context(|| format!("cannot start {name}"))
@@ -177,11 +233,11 @@ impl Fleet<'_> {
         loop {
             services.check()?;
             let words = ["nodes", "--base", &base, "--identity", "client", "--json"];
-            let output = self.command(CLIENT, &words)?.output()?;
+            let output = self.command(self.from, &words)?.output()?;
             let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let nodes = told.get("nodes").and_then(Value::as_array);
             let up = nodes.into_iter().flatten().filter(|node| node["state"] == "up").count();
-            if up == self.scenario.nodes.len() {
+            if up == self.nodes {
                 return Ok(());
             }
             ensure!(self.lab.now() < until, "only {up} nodes are up after {START:?}");
@@ -189,27 +245,23 @@ impl Fleet<'_> {
         }
     }
 
-    /// Pushes the source and makes the scenario's changes while it is on its way.
-    fn push(&self, source: &Path) -> anyhow::Result<Told> {
+    /// Pushes the source and looks at things while it is on its way.
+    fn push(&self, source: &Path, look: &mut Look<'_>) -> anyhow::Result<Told> {
         let base = self.base_address()?;
         let source = source.to_str().context("a folder whose name is not UTF-8")?;
         let to = ["push", source, "--base", &base, "--identity", "client"];
         let words = [&to[..], &["--json", "--timeout", PATIENCE]].concat();
         let mut push =
-            Services(vec![self.command(CLIENT, &words)?.stdout(Stdio::piped()).spawn()?]);
+            Services(vec![self.command(self.from, &words)?.stdout(Stdio::piped()).spawn()?]);
         let child = push.0.first_mut().context("no push")?;
         let out = child.stdout.take().context("a push without output")?;
         let heard: Arc<Mutex<Vec<(Duration, Value)>>> = Arc::default();
         let listener = self.listen(BufReader::new(out), &heard);
-        let mut changes = self.scenario.events.iter().peekable();
         let mut created = None;
         let status = loop {
             created = created.or_else(|| first(&heard, "created"));
-            let passed = created.map(|created| self.lab.now().saturating_sub(created));
-            while let Some((_, change)) =
-                changes.next_if(|(at, _)| passed.is_some_and(|passed| passed >= *at))
-            {
-                self.change(*change);
+            if let Some(created) = created {
+                look(self.lab.now().saturating_sub(created))?;
             }
             if let Some(status) = child.try_wait()? {
                 break status;
@@ -240,15 +292,8 @@ impl Fleet<'_> {
         })
     }
 
-    fn change(&self, change: Event) {
-        let Event::Path(node, words) = change;
-        let (host, spec) = (FIRST_NODE + node, link(words));
-        self.lab.set(Place::Path(BASE, host), &spec);
-        self.lab.set(Place::Path(host, BASE), &spec);
-    }
-
     fn told(&self, created: Duration, heard: &[(Duration, Value)], exit: Option<i32>) -> Told {
-        let names: Vec<String> = (0..self.scenario.nodes.len()).map(node_name).collect();
+        let names: Vec<String> = (0..self.nodes).map(node_name).collect();
         let mut told = Told { took: vec![None; names.len()], exit, ..Told::default() };
         for (at, event) in heard {
             let at = at.saturating_sub(created);
@@ -269,14 +314,58 @@ impl Fleet<'_> {
         told
     }
 
+    /// What `/metrics` of base and nodes say.
+    fn metrics(&self) -> anyhow::Result<BTreeMap<String, BTreeMap<String, f64>>> {
+        let hosts = iter::once("base".to_owned()).chain((0..self.nodes).map(node_name));
+        hosts
+            .map(|host| {
+                let said = self.lab.get(&host, HTTP, "/metrics");
+                let said = said.with_context(|| format!("cannot read the metrics of {host}"))?;
+                Ok((host, counted(&said)))
+            })
+            .collect()
+    }
+
     /// Whether a node has exactly what was pushed.
     fn holds(&self, node: usize, source: &Path) -> bool {
         let jobs = self.folder.join(format!("{}-data", node_name(node))).join("jobs");
         let folders = fs::read_dir(jobs).into_iter().flatten().flatten();
         let mut files = folders.map(|folder| folder.path().join("files/source"));
-        let Ok(expected) = fs::read(source) else { return false };
-        files.any(|file| fs::read(file).is_ok_and(|bytes| bytes == expected))
+        files.any(|file| equal(&file, source))
     }
+}
+
+/// Whether two files have the same bytes.
+pub(crate) fn equal(file: &Path, source: &Path) -> bool {
+    let Ok(expected) = fs::read(source) else { return false };
+    fs::read(file).is_ok_and(|bytes| bytes == expected)
+}
+
+/// Metrics in Prometheus' text format, those that are zero left out.
+fn counted(metrics: &str) -> BTreeMap<String, f64> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    pairs.filter(|(_, value)| *value != 0.0).collect()
+}
+
+fn change(lab: &Lab, event: Event, paths: &mut [&'static str]) -> Result<(), LabError> {
+    let Event::Path(node, words) = event;
+    let (host, spec) = (FIRST_NODE + node, link(words));
+    lab.set(Place::Path(BASE, host), &spec)?;
+    lab.set(Place::Path(host, BASE), &spec)?;
+    if let Some(path) = paths.get_mut(node) {
+        *path = words;
+    }
+    let others = paths.iter().enumerate().filter(|(other, _)| *other != node);
+    for (other, beyond) in others {
+        let (other, spec) = (FIRST_NODE + other, spec.then(&link(beyond)));
+        lab.set(Place::Path(other, host), &spec)?;
+        lab.set(Place::Path(host, other), &spec)?;
+    }
+    Ok(())
 }
 
 /// When the first event of a kind was heard.
@@ -287,13 +376,14 @@ fn first(heard: &Mutex<Vec<(Duration, Value)>>, kind: &str) -> Option<Duration> 
 
 /// Processes that end when this is dropped.
 #[derive(Default)]
-struct Services(Vec<Child>);
+pub(crate) struct Services(pub(crate) Vec<Child>);
 
 impl Services {
-    fn check(&mut self) -> anyhow::Result<()> {
+    /// Fails if one has ended.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         for child in &mut self.0 {
             if let Some(status) = child.try_wait()? {
-                bail!("a base or node has ended with {status}");
+                bail!("a process of the fleet has ended with {status}");
             }
         }
         Ok(())
@@ -306,5 +396,27 @@ impl Drop for Services {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netem;
+
+    #[test]
+    fn netem_can_be_the_links_of_all_scenarios() {
+        for scenario in scenario::scenarios() {
+            let Plan { hosts, links, .. } = plan(&scenario, 1);
+            assert!(netem::script(&hosts, &links).is_ok(), "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn metrics_are_read_and_zeros_left_out() {
+        let text = "# HELP a b\na{peer_role=\"node\"} 12\nb 0\nc 1.5\nnonsense\n";
+        let counted = counted(text);
+        assert_eq!(counted.len(), 2);
+        assert!((counted["a{peer_role=\"node\"}"] - 12.0).abs() < 1e-9);
     }
 }

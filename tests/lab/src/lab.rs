@@ -1,29 +1,36 @@
-//! A lab: hosts that are network namespaces, and the emulator between them.
+//! A lab: hosts that are network namespaces, and what carries packets between them.
 
 use std::{
-    ffi::OsStr, fs::OpenOptions, io, net::Ipv4Addr, process::Command, thread, time::Duration,
+    ffi::OsStr,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    process::Command,
+    thread,
+    time::Duration,
 };
 
 use distributary_tests::link::{
     LinkCounters, LinkSpec,
     topology::{Place, Topology},
 };
-use rustix::process::geteuid;
 use serde::Serialize;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::{
+    back_end::BackEnd,
     clock::Clock,
-    emulator::Emulator,
+    emulator::{Emulator, EmulatorReport},
     lateness::LatenessReport,
     namespace::{self, DEVICE, Namespace, NamespaceError},
+    netem::{Netem, NetemError},
 };
 
 /// Beyond these a run says nothing about the links: packets were late, or lost outside of them.
 const LATE_P99: Duration = Duration::from_millis(1);
 const HOST_DROPS_MAX: u64 = 0;
-/// A description of the device node that the kernel gives for tunnels.
-const TUN: &str = "/dev/net/tun";
+/// How long a server may take to answer, and how much it may say.
+const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_MAX: u64 = 1 << 20;
 
 /// Why there is no lab.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,9 @@ pub(crate) enum LabError {
     /// The emulator's thread.
     #[error("cannot start the emulator: {0}")]
     Emulator(io::Error),
+    /// The kernel as a back end.
+    #[error(transparent)]
+    Netem(#[from] NetemError),
     /// A host that nobody named.
     #[error("no host is called {0:?}")]
     NoHost(String),
@@ -61,10 +71,17 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
+/// What carries the packets of a running lab.
+#[derive(Debug)]
+enum Carrier {
+    Emulator(Emulator),
+    Netem(Netem),
+}
+
 /// A running lab; everything is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lab {
-    emulator: Emulator,
+    carrier: Carrier,
     names: Vec<String>,
     namespaces: Vec<Namespace>,
     clock: Clock,
@@ -73,12 +90,24 @@ pub(crate) struct Lab {
 /// What became of a lab's packets.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LabReport {
+    /// What carried the packets.
+    pub(crate) back_end: BackEnd,
     /// Why the run says nothing, if it does not.
     pub(crate) invalid: Vec<String>,
-    /// Packets by how late they were handed over.
-    pub(crate) lateness: LatenessReport,
+    /// Packets by how late they were handed over; the kernel does not tell.
+    pub(crate) lateness: Option<LatenessReport>,
     /// What each described link did.
     pub(crate) links: Vec<LinkReport>,
+}
+
+impl LabReport {
+    /// How late packets were, for a line of text.
+    pub(crate) fn late(&self) -> String {
+        match &self.lateness {
+            Some(lateness) => format!("late p99 {} us", lateness.p99_us),
+            None => "late unknown".to_owned(),
+        }
+    }
 }
 
 /// One link's packets.
@@ -90,6 +119,8 @@ pub(crate) struct LinkReport {
     pub(crate) offered: u64,
     /// Handed on.
     pub(crate) delivered: u64,
+    /// Bytes of the packets handed on.
+    pub(crate) delivered_bytes: u64,
     /// Lost at random.
     pub(crate) lost: u64,
     /// Dropped by its queue.
@@ -98,47 +129,24 @@ pub(crate) struct LinkReport {
     pub(crate) down_dropped: u64,
 }
 
-/// What the lab needs and this machine lacks; empty if nothing.
-#[must_use]
-pub(crate) fn lacking() -> Vec<String> {
-    let mut lacking = Vec::new();
-    if !geteuid().is_root() {
-        lacking.push("it needs root: run it with sudo".into());
-    }
-    if let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) {
-        lacking.push(format!("it needs {TUN} ({error}): load the kernel module tun"));
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        lacking.push("it needs the command ip: install iproute2".into());
-    }
-    lacking
-}
-
 impl Lab {
     /// Sets up hosts and links and starts to carry packets.
     ///
     /// # Errors
     /// [`LabError`]; nothing is left behind then.
-    pub(crate) fn start(plan: &Plan) -> Result<Self, LabError> {
-        if let Some(what) = lacking().into_iter().next() {
+    pub(crate) fn start(plan: &Plan, back_end: BackEnd) -> Result<Self, LabError> {
+        if let Some(what) = back_end.lacking().into_iter().next() {
             return Err(LabError::Lacking(what));
         }
         namespace::sweep();
-        let mut topology = Topology::new(plan.seed);
-        for (place, spec) in &plan.links {
-            topology.set(*place, spec);
-        }
-        let mut namespaces = Vec::new();
-        let mut devices = Vec::new();
-        for (number, host) in plan.hosts.iter().enumerate() {
-            let namespace = Namespace::create(host, number)?;
-            devices.push(device(host, &namespace)?);
-            namespace.bring_up()?;
-            namespaces.push(namespace);
-        }
+        let hosts = plan.hosts.iter().map(|host| Namespace::create(host));
+        let namespaces = hosts.collect::<Result<Vec<_>, _>>()?;
         let clock = Clock::start();
-        let emulator = Emulator::start(clock, topology, devices).map_err(LabError::Emulator)?;
-        Ok(Self { emulator, names: plan.hosts.clone(), namespaces, clock })
+        let carrier = match back_end {
+            BackEnd::Emulator => Carrier::Emulator(emulator(plan, &namespaces, clock)?),
+            BackEnd::Netem => Carrier::Netem(Netem::start(&plan.hosts, &plan.links)?),
+        };
+        Ok(Self { carrier, names: plan.hosts.clone(), namespaces, clock })
     }
 
     /// `program`, to be run on `host`.
@@ -158,12 +166,39 @@ impl Lab {
     /// # Errors
     /// A host that nobody named.
     pub(crate) fn address(&self, host: &str) -> Result<Ipv4Addr, LabError> {
-        Ok(self.namespace(host)?.address())
+        Ok(namespace::address(self.number(host)?))
+    }
+
+    /// What an HTTP server of `host`, which listens on its loopback, answers.
+    ///
+    /// # Errors
+    /// A host that nobody named, or whose server does not answer.
+    pub(crate) fn get(&self, host: &str, port: u16, path: &str) -> io::Result<String> {
+        let namespace = self.namespace(host).map_err(io::Error::other)?;
+        let ask = || {
+            namespace.enter().map_err(io::Error::other)?;
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            stream.set_read_timeout(Some(ANSWER))?;
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+            let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+            body.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        };
+        thread::scope(|scope| scope.spawn(ask).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that asks ended early")))
     }
 
     /// Changes a link from now on.
-    pub(crate) fn set(&self, place: Place, spec: &LinkSpec) {
-        self.emulator.set(place, spec);
+    ///
+    /// # Errors
+    /// A link that the back end cannot be.
+    pub(crate) fn set(&self, place: Place, spec: &LinkSpec) -> Result<(), LabError> {
+        match &self.carrier {
+            Carrier::Emulator(emulator) => emulator.set(place, spec),
+            Carrier::Netem(netem) => netem.set(place, spec)?,
+        }
+        Ok(())
     }
 
     /// What tells the time since the lab was started.
@@ -178,17 +213,45 @@ impl Lab {
         self.clock.now()
     }
 
+    /// What each link has done.
+    ///
+    /// # Errors
+    /// The kernel's counters cannot be read.
+    pub(crate) fn links(&self) -> Result<Vec<(Place, LinkCounters)>, LabError> {
+        match &self.carrier {
+            Carrier::Emulator(emulator) => Ok(emulator.report().links),
+            Carrier::Netem(netem) => Ok(netem.counters()?),
+        }
+    }
+
     /// What one link has done.
-    #[must_use]
-    pub(crate) fn link(&self, place: Place) -> LinkCounters {
-        let links = self.emulator.report().links;
-        links.into_iter().find(|(at, _)| *at == place).map(|(_, link)| link).unwrap_or_default()
+    ///
+    /// # Errors
+    /// The kernel's counters cannot be read.
+    pub(crate) fn link(&self, place: Place) -> Result<LinkCounters, LabError> {
+        let links = self.links()?;
+        let link = links.into_iter().find(|(at, _)| *at == place);
+        Ok(link.map(|(_, link)| link).unwrap_or_default())
     }
 
     /// What became of the packets so far, and whether that can be relied upon.
     #[must_use]
     pub(crate) fn report(&self) -> LabReport {
-        let report = self.emulator.report();
+        let mut report = match &self.carrier {
+            Carrier::Emulator(emulator) => self.emulated(&emulator.report()),
+            Carrier::Netem(netem) => self.by_kernel(netem),
+        };
+        for (name, namespace) in self.names.iter().zip(&self.namespaces) {
+            let drops = host_drops(namespace);
+            if drops > HOST_DROPS_MAX {
+                let why = format!("host {name} dropped {drops} packets before or after the links");
+                report.invalid.push(why);
+            }
+        }
+        report
+    }
+
+    fn emulated(&self, report: &EmulatorReport) -> LabReport {
         let mut invalid = Vec::new();
         if u128::from(report.lateness.p99_us) > LATE_P99.as_micros() {
             let late = report.lateness.p99_us;
@@ -197,15 +260,28 @@ impl Lab {
         if report.overflow > 0 {
             invalid.push(format!("{} packets too many were under way", report.overflow));
         }
-        for (name, namespace) in self.names.iter().zip(&self.namespaces) {
-            let drops = host_drops(namespace);
-            if drops > HOST_DROPS_MAX {
-                invalid
-                    .push(format!("host {name} dropped {drops} packets before or after the links"));
-            }
+        let lateness = Some(report.lateness);
+        let links = self.link_reports(&report.links);
+        LabReport { back_end: BackEnd::Emulator, invalid, lateness, links }
+    }
+
+    fn by_kernel(&self, netem: &Netem) -> LabReport {
+        let mut invalid = Vec::new();
+        match netem.drops() {
+            Ok(0) => {}
+            Ok(drops) => invalid.push(format!("{drops} packets were dropped between the links")),
+            Err(error) => invalid.push(error.to_string()),
         }
-        let links = report.links.iter().map(|(place, link)| self.link_report(*place, link));
-        LabReport { invalid, lateness: report.lateness, links: links.collect() }
+        let counters = netem.counters().unwrap_or_else(|error| {
+            invalid.push(error.to_string());
+            Vec::new()
+        });
+        let links = self.link_reports(&counters);
+        LabReport { back_end: BackEnd::Netem, invalid, lateness: None, links }
+    }
+
+    fn link_reports(&self, links: &[(Place, LinkCounters)]) -> Vec<LinkReport> {
+        links.iter().map(|(place, link)| self.link_report(*place, link)).collect()
     }
 
     fn link_report(&self, place: Place, link: &LinkCounters) -> LinkReport {
@@ -219,6 +295,7 @@ impl Lab {
             link: name,
             offered: link.offered,
             delivered: link.delivered,
+            delivered_bytes: link.delivered_bytes,
             lost: link.lost,
             queue_dropped: link.queue_dropped,
             down_dropped: link.down_dropped,
@@ -226,10 +303,28 @@ impl Lab {
     }
 
     fn namespace(&self, host: &str) -> Result<&Namespace, LabError> {
-        let at = self.names.iter().position(|name| name == host);
-        let namespace = at.and_then(|at| self.namespaces.get(at));
+        let namespace = self.namespaces.get(self.number(host)?);
         namespace.ok_or_else(|| LabError::NoHost(host.to_owned()))
     }
+
+    fn number(&self, host: &str) -> Result<usize, LabError> {
+        let number = self.names.iter().position(|name| name == host);
+        number.ok_or_else(|| LabError::NoHost(host.to_owned()))
+    }
+}
+
+/// The emulator between hosts, whose namespaces are there.
+fn emulator(plan: &Plan, namespaces: &[Namespace], clock: Clock) -> Result<Emulator, LabError> {
+    let mut topology = Topology::new(plan.seed);
+    for (place, spec) in &plan.links {
+        topology.set(*place, spec);
+    }
+    let mut devices = Vec::new();
+    for (number, (host, namespace)) in plan.hosts.iter().zip(namespaces).enumerate() {
+        devices.push(device(host, namespace)?);
+        namespace.bring_up(number)?;
+    }
+    Emulator::start(clock, topology, devices).map_err(LabError::Emulator)
 }
 
 /// The TUN device of a host. A device belongs to the namespace of the thread that makes it.

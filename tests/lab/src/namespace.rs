@@ -1,4 +1,5 @@
-//! Network namespaces: one for each host, made and removed with `ip netns` (iproute2).
+//! Network namespaces: one for each host, made and removed with `ip netns` (iproute2), and the
+//! addresses of hosts.
 //!
 //! Names are `dlab-<pid>-<host>`: what a killed lab left behind is known by its dead process and
 //! removed by the next one.
@@ -20,8 +21,10 @@ const NAMES: &str = "/run/netns";
 const PREFIX: &str = "dlab-";
 /// The device of each host.
 pub(crate) const DEVICE: &str = "wan0";
+/// All hosts.
+pub(crate) const NETWORK: &str = "10.77.0.0/16";
 /// As on Ethernet.
-const MTU: &str = "1500";
+pub(crate) const MTU: &str = "1500";
 /// Packets that may wait between a host's kernel and the emulator.
 const DEVICE_QUEUE: &str = "4000";
 
@@ -54,34 +57,42 @@ pub(crate) enum NamespaceError {
     },
 }
 
-/// A host's namespace; removed when dropped.
+/// The address of host `number` in the lab's network.
+pub(crate) fn address(number: usize) -> Ipv4Addr {
+    let low = u8::try_from(number % 254 + 1).unwrap_or(1);
+    let high = u8::try_from(number / 254).unwrap_or(u8::MAX);
+    Ipv4Addr::new(10, 77, high, low)
+}
+
+/// What the namespace of `host` is called while this process runs.
+pub(crate) fn name(host: &str) -> String {
+    format!("{PREFIX}{}-{host}", process::id())
+}
+
+/// A namespace; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
-    address: Ipv4Addr,
 }
 
 impl Namespace {
-    /// Makes the namespace of host `number`, called `host`.
-    pub(crate) fn create(host: &str, number: usize) -> Result<Self, NamespaceError> {
-        let low = u8::try_from(number % 254 + 1).unwrap_or(1);
-        let high = u8::try_from(number / 254).unwrap_or(u8::MAX);
-        let name = format!("{PREFIX}{}-{host}", process::id());
+    /// Makes the namespace of `host`.
+    pub(crate) fn create(host: &str) -> Result<Self, NamespaceError> {
+        let name = name(host);
         run(Command::new("ip").args(["netns", "add", &name]))?;
-        let address = Ipv4Addr::new(10, 77, high, low);
-        let namespace = Self { name, address };
+        let namespace = Self { name };
         run(namespace.ip().args(["link", "set", "lo", "up"]))?;
         Ok(namespace)
     }
 
-    /// The address of the host in the lab's network.
-    pub(crate) fn address(&self) -> Ipv4Addr {
-        self.address
+    /// What `ip netns` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Gives the device, once it exists, its address and brings it up.
-    pub(crate) fn bring_up(&self) -> Result<(), NamespaceError> {
-        let address = format!("{}/16", self.address);
+    /// Gives the device of host `number`, once it exists, its address and brings it up.
+    pub(crate) fn bring_up(&self, number: usize) -> Result<(), NamespaceError> {
+        let address = format!("{}/16", address(number));
         run(self.ip().args(["addr", "add", &address, "dev", DEVICE]))?;
         run(self.ip().args(["link", "set", DEVICE, "mtu", MTU, "txqueuelen", DEVICE_QUEUE, "up"]))
     }
@@ -167,6 +178,13 @@ fn run(command: &mut Command) -> Result<(), NamespaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_leave_out_those_of_networks() {
+        assert_eq!(address(0), Ipv4Addr::new(10, 77, 0, 1));
+        assert_eq!(address(253), Ipv4Addr::new(10, 77, 0, 254));
+        assert_eq!(address(254), Ipv4Addr::new(10, 77, 1, 1));
+    }
 
     #[test]
     fn the_owner_of_a_namespace_is_in_its_name() {

@@ -17,7 +17,8 @@ use shared_io::store::{PageView, StoreError};
 
 use super::identities;
 
-pub(crate) const CHUNK: u32 = 16 * 1024;
+/// Bytes of a chunk.
+pub const CHUNK: u32 = 16 * 1024;
 const FIRST_PAGE_CHUNKS: u64 = 4;
 
 /// The job of a number: one file, pushed by a client.
@@ -29,6 +30,7 @@ pub(crate) fn object(number: u8, client: usize) -> JobObject {
         kind: Kind::Files,
         size: None,
         created_at_ms: 0,
+        deadline_s: None,
         stripes: 1,
         chunk_max: CHUNK,
         priority: 5,
@@ -106,9 +108,21 @@ impl Iterator for Cutter {
     }
 }
 
-/// The content of a job at a base or node, in memory; its room can be taken away.
+/// Chunks that are on any shelf of a fleet: those that are equal are kept once.
 #[derive(Debug, Default)]
+pub(crate) struct Copies(Mutex<BTreeMap<Hash, Bytes>>);
+
+impl Copies {
+    fn of(&self, payload: &Bytes) -> Bytes {
+        let mut copies = self.0.lock().unwrap();
+        copies.entry(Hash::of(payload)).or_insert_with(|| Bytes::copy_from_slice(payload)).clone()
+    }
+}
+
+/// The content of a job at a base or node, in memory; its room can be taken away.
+#[derive(Debug)]
 pub(crate) struct Shelf {
+    copies: Arc<Copies>,
     full: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -120,9 +134,10 @@ struct Inner {
 }
 
 impl Shelf {
-    /// A shelf on which nothing finds room.
-    pub(crate) fn full() -> Self {
-        Self { full: AtomicBool::new(true), ..Self::default() }
+    /// An empty shelf; nothing finds room on one that is `full`.
+    pub(crate) fn new(copies: &Arc<Copies>, full: bool) -> Self {
+        let copies = Arc::clone(copies);
+        Self { copies, full: AtomicBool::new(full), inner: Mutex::default() }
     }
 
     /// Pages whose chunks are all before `chunk`.
@@ -161,7 +176,7 @@ impl Content for Shelf {
             let (path, source) = ("shelf".into(), ErrorKind::StorageFull.into());
             return Err(StoreError::Io { action: "write", path, source });
         }
-        self.inner().chunks.insert(chunk, payload.clone());
+        self.inner().chunks.insert(chunk, self.copies.of(payload));
         Ok(())
     }
 

@@ -1,50 +1,58 @@
-//! One authority and the identities of all fleets. They are made once: certificates are random and
-//! differ in length, and runs that are compared have to have the same.
+//! One authority and the identities of all fleets. Each is made once, when it is first asked for:
+//! certificates are random and differ in length, and runs that are compared have to have the same.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use certs::{Authority, Identity, Request};
 use shared::id::{Name, Role};
 use shared_io::clock::Clock;
+use tempfile::TempDir;
 
-/// Most nodes and most clients of a fleet.
-pub const EACH_MAX: usize = 40;
-
-static IDENTITIES: LazyLock<BTreeMap<String, Identity>> = LazyLock::new(issue_all);
+static IDENTITIES: LazyLock<Identities> = LazyLock::new(Identities::new);
 
 pub(crate) fn base() -> &'static Identity {
-    &IDENTITIES["base"]
+    IDENTITIES.of(Role::Base, "base".to_owned())
 }
 
 pub(crate) fn node(index: usize) -> &'static Identity {
-    &IDENTITIES[&format!("node{index:02}")]
+    IDENTITIES.of(Role::Node, format!("node{index:02}"))
 }
 
 pub(crate) fn client(index: usize) -> &'static Identity {
-    &IDENTITIES[&format!("client{index:02}")]
+    IDENTITIES.of(Role::Client, format!("client{index:02}"))
 }
 
-fn issue_all() -> BTreeMap<String, Identity> {
-    let folder = tempfile::tempdir().unwrap();
-    let now = Clock::wall();
-    let authority = Authority::init(&folder.path().join("pki"), now).unwrap();
-    let numbered = |role: Role| (0..EACH_MAX).map(move |i| (role, format!("{role}{i:02}")));
-    let names = numbered(Role::Node).chain(numbered(Role::Client));
-    names
-        .chain([(Role::Base, "base".to_owned())])
-        .map(|(role, name)| {
-            let request = Request {
-                role,
-                name: Name::new(name.as_str()).unwrap(),
-                labels: BTreeMap::new(),
-                hosts: Vec::new(),
-                valid_for: Duration::from_secs(24 * 3600),
-            };
-            let dir = folder.path().join(&name);
-            authority.issue(&request, now).unwrap().write(&dir).unwrap();
-            (name, Identity::load(&dir, now).unwrap())
-        })
-        .collect()
+struct Identities {
+    folder: TempDir,
+    authority: Authority,
+    /// They live as long as the process does.
+    issued: Mutex<BTreeMap<String, &'static Identity>>,
+}
+
+impl Identities {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::init(&folder.path().join("pki"), Clock::wall()).unwrap();
+        Self { folder, authority, issued: Mutex::default() }
+    }
+
+    fn of(&self, role: Role, name: String) -> &'static Identity {
+        let mut issued = self.issued.lock().unwrap();
+        issued.entry(name).or_insert_with_key(|name| self.issue(role, name))
+    }
+
+    fn issue(&self, role: Role, name: &str) -> &'static Identity {
+        let request = Request {
+            role,
+            name: Name::new(name).unwrap(),
+            labels: BTreeMap::new(),
+            hosts: Vec::new(),
+            valid_for: Duration::from_secs(24 * 3600),
+        };
+        let (dir, now) = (self.folder.path().join(name), Clock::wall());
+        self.authority.issue(&request, now).unwrap().write(&dir).unwrap();
+        Box::leak(Box::new(Identity::load(&dir, now).unwrap()))
+    }
 }

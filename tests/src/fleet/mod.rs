@@ -16,23 +16,28 @@ pub mod identities;
 mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::link::{LinkCounters, LinkSpec};
 use crate::scenario::{self, Scenario};
 use crate::wan::{self, Trace, Wan};
-use shared::id::PeerId;
-use shared::job::JobObject;
+use shared::id::{JobId, PeerId};
+use shared::job::{JobObject, Kind, stripe_count};
+use shared::neighbourhood;
+use shared::wire::message::{Neighbour, View};
 use shared_io::access::Access;
 use shared_io::clock::Clock;
 use shared_io::content::{Content, Window};
 use shared_io::job::{Job, Keeping, Origin};
 use shared_io::link::Conduct as _;
 use shared_io::store::{BASE_FLUSH_EVERY, NODE_FLUSH_EVERY};
+use shared_io::transport::{Congestion, Terms};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use self::content::{CHUNK, Cutter, Shelf};
+pub use self::content::CHUNK;
+use self::content::{Copies, Cutter, Shelf};
 use self::site::Site;
 
 /// Bytes that a publisher keeps until they are durable at the base, as the product's does.
@@ -41,10 +46,12 @@ const WINDOW_BYTES_MAX: u64 = 24 << 20;
 const PAGE_CHUNKS: u64 = 128;
 const PACED_PAGE_CHUNKS: u64 = 1;
 /// How often is looked whether all is done, and when that is given up.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often the progress of the first job is noted.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(600);
+/// A link that lets nothing through.
+const CUT: &str = "20ms 100%-loss";
 
 /// A fleet and what happens to it, as data.
 #[derive(Clone, Debug, Default)]
@@ -60,24 +67,34 @@ pub struct Plan {
     pub base_up: &'static str,
     /// What all that each node sends passes first, and all that it receives last.
     pub node_access: Vec<(&'static str, &'static str)>,
+    /// How nodes feed each other; if absent, the base alone feeds them.
+    pub mesh: Option<Mesh>,
+    /// The congestion controller of all connections.
+    pub congestion: Congestion,
+}
+
+/// Nodes that feed each other.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    /// Stripes of each job.
+    pub stripes: u8,
+    /// The path between two nodes, if none is named for them; if this is empty, the link of the
+    /// one to the base and that of the other: the base stands in the middle.
+    pub path: &'static str,
+    /// Paths between certain nodes.
+    pub paths: Vec<(usize, usize, &'static str)>,
+    /// What the base tells of the rate at which jobs can reach all, bits per second.
+    pub target_bps: u64,
 }
 
 impl From<&Scenario> for Plan {
     /// One push to all nodes, as fast as it goes.
     fn from(scenario: &Scenario) -> Self {
         let to = (0..scenario.nodes.len()).collect();
-        let push = Push {
-            number: 1,
-            client: 0,
-            to,
-            bytes: scenario.bytes,
-            at: Duration::ZERO,
-            source_bps: None,
-            stalled: None,
-        };
+        let push = Push { to, bytes: scenario.bytes, ..Push::default() };
         let event = |(at, event): &(Duration, scenario::Event)| {
             let scenario::Event::Path(node, path) = *event;
-            (*at, Event::Link(node, path))
+            (*at, Event::Site(node, path))
         };
         Self {
             clients: vec![scenario::CLIENT],
@@ -87,6 +104,11 @@ impl From<&Scenario> for Plan {
             caps: Caps::default(),
             base_up: scenario.base_up,
             node_access: scenario.nodes.iter().map(|site| (site.up, site.down)).collect(),
+            mesh: Some(Mesh {
+                stripes: stripe_count(Kind::Files, scenario.nodes.len()),
+                ..Mesh::default()
+            }),
+            congestion: Congestion::default(),
         }
     }
 }
@@ -120,8 +142,31 @@ pub struct Push {
     pub at: Duration,
     /// Bits per second that its source gives; as much as is taken if absent.
     pub source_bps: Option<u64>,
+    /// After how long its source pauses each time, and for how long.
+    pub pauses: Option<(Duration, Duration)>,
     /// Where there is no room for it.
     pub stalled: Option<Place>,
+    /// A live stream has one stripe; of a file set nodes feed each other in those of the mesh.
+    pub kind: Kind,
+    /// 0 to 9; higher goes first.
+    pub priority: u8,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            number: 1,
+            client: 0,
+            to: Vec::new(),
+            bytes: 1,
+            at: Duration::ZERO,
+            source_bps: None,
+            pauses: None,
+            stalled: None,
+            kind: Kind::Files,
+            priority: 5,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +180,16 @@ pub enum Event {
     /// A node stands still, or goes on.
     Freeze(usize),
     Thaw(usize),
+    /// A node's process ends: its connections are closed, and it makes no others.
+    Close(usize),
+    /// Nothing comes to a node or from it any more.
+    Cut(usize),
     /// The link to a node is from now on this one.
     Link(usize, &'static str),
+    /// The same, and with it the paths to all other nodes that lead over it.
+    Site(usize, &'static str),
+    /// The path between two nodes is from now on this one.
+    Path(usize, usize, &'static str),
 }
 
 /// What a run did.
@@ -146,12 +199,32 @@ pub struct Outcome {
     pub took: BTreeMap<(u8, usize), Duration>,
     /// What the base has learnt of its uplink, bits per second.
     pub uplink: Option<u64>,
+    /// Content bytes of all jobs that the base has sent.
+    pub base_sent: u64,
+    /// Content bytes of all jobs that base and nodes have sent.
+    pub sent: u64,
     /// What the base's uplink has done, if it was described.
     pub base_up: Option<LinkCounters>,
     /// Durable bytes of the first job at each of its nodes, from time to time.
     pub progress: Vec<(Duration, Vec<u64>)>,
+    /// Chunks of the first job that are at the base and at each of its nodes, counted from the
+    /// first without a gap, at each look at which one had more than before.
+    pub heads: Vec<(Duration, Vec<u64>)>,
     pub trace: Trace,
     pub ended_at: Duration,
+}
+
+impl Outcome {
+    /// When each chunk of the first job was at the base (0), or at the first of its nodes (1) and
+    /// so on.
+    pub fn arrivals(&self, place: usize) -> Vec<Duration> {
+        let mut arrived = Vec::new();
+        for (at, heads) in &self.heads {
+            let head = usize::try_from(heads[place]).unwrap();
+            arrived.resize(head.max(arrived.len()), *at);
+        }
+        arrived
+    }
 }
 
 /// Runs `plan` until each of `awaited`, jobs by number and nodes, is complete.
@@ -171,7 +244,10 @@ struct Fleet {
     base: Arc<Site>,
     nodes: Vec<Arc<Site>>,
     clients: Vec<Arc<Site>>,
+    /// The link between the base and each node, now.
+    node_links: Mutex<Vec<&'static str>>,
     shelves: BTreeMap<(u8, usize), Arc<Shelf>>,
+    copies: Arc<Copies>,
 }
 
 fn spec(text: &str) -> LinkSpec {
@@ -183,7 +259,9 @@ impl Fleet {
         let Caps { base_uplink, node_downlink, job: _ } = plan.caps;
         let start = |name: &str, identity, uplink, downlink| {
             let access = Access::new(Clock::start(), uplink, downlink);
-            Site::start(wan.host(name).unwrap(), identity, access)
+            let terms =
+                Terms { congestion: plan.congestion, access: Arc::new(access), ..Terms::default() };
+            Site::start(wan.host(name).unwrap(), identity, terms)
         };
         let base = start("base", identities::base(), base_uplink, None);
         if !plan.base_up.is_empty() {
@@ -213,9 +291,56 @@ impl Fleet {
             wan.downlink(&node.host, &spec(down));
         }
         let shelves = BTreeMap::new();
-        let mut fleet = Self { wan: wan.clone(), base, nodes, clients, shelves };
-        plan.jobs.iter().for_each(|push| fleet.prepare(push, plan.caps));
+        let node_links = Mutex::new(plan.nodes.clone());
+        let copies = Arc::default();
+        let mut fleet =
+            Self { wan: wan.clone(), base, nodes, clients, node_links, shelves, copies };
+        if let Some(mesh) = &plan.mesh {
+            fleet.connect(mesh);
+        }
+        plan.jobs.iter().for_each(|push| fleet.prepare(push, plan));
         fleet
+    }
+
+    /// Lets nodes reach each other.
+    fn connect(&self, mesh: &Mesh) {
+        let count = self.nodes.len();
+        for (one, other) in (0..count).flat_map(|one| (0..one).map(move |other| (one, other))) {
+            let named = mesh
+                .paths
+                .iter()
+                .find(|(a, b, _)| (*a, *b) == (one, other) || (*b, *a) == (one, other));
+            let path = match named.map_or(mesh.path, |(.., path)| path) {
+                "" => self.over_the_base(one, other),
+                path => spec(path),
+            };
+            self.wan.link(&self.nodes[one].host, &self.nodes[other].host, &path);
+        }
+        for site in self.sites() {
+            site.tasks.spawn(Arc::clone(site.relays_of()).tick(CancellationToken::new()));
+        }
+        for node in &self.nodes {
+            node.tasks.spawn(Arc::clone(node).meet());
+        }
+    }
+
+    fn over_the_base(&self, one: usize, other: usize) -> LinkSpec {
+        let link = |node: usize| self.node_links.lock().unwrap()[node];
+        spec(link(one)).then(&spec(link(other)))
+    }
+
+    /// Tells the nodes of a job of each other.
+    fn introduce(&self, job: JobId, to: &[usize], mesh: &Mesh) {
+        for (place, node) in to.iter().enumerate() {
+            let known = neighbourhood::neighbours(job, place, to.len());
+            let peers = known.into_iter().map(|other| {
+                let site = &self.nodes[to[other]];
+                let name = identities::node(to[other]).name().clone();
+                Neighbour { name, address: site.address().to_string() }
+            });
+            let view = View { target_bps: mesh.target_bps, peers: peers.collect() };
+            self.nodes[*node].view(job, view);
+        }
     }
 
     fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
@@ -223,20 +348,24 @@ impl Fleet {
     }
 
     /// Makes a job at the base and its nodes.
-    fn prepare(&mut self, push: &Push, caps: Caps) {
-        let object = capped(content::object(push.number, push.client), caps);
+    fn prepare(&mut self, push: &Push, plan: &Plan) {
+        let object = planned(push, plan);
         let identity = identities::base();
         let publisher = object.tenant.clone();
         let origin = Origin::Drafts { publisher, key: Arc::clone(identity.signing_key()) };
         let receivers =
             push.to.iter().map(|node| PeerId::Node(identities::node(*node).name().clone()));
         let receivers = receivers.collect();
+        let shelf_of = |full| Arc::new(Shelf::new(&self.copies, full));
         let shelf = shelf_of(push.stalled == Some(Place::Base));
-        place(&self.base, &object, origin, &shelf, receivers);
+        place(&self.base, &object, origin, &shelf, receivers, plan.mesh.is_some());
         for &node in &push.to {
             let shelf = shelf_of(push.stalled == Some(Place::Nodes));
-            place(&self.nodes[node], &object, Origin::Signed, &shelf, Vec::new());
+            place(&self.nodes[node], &object, Origin::Signed, &shelf, Vec::new(), false);
             self.shelves.insert((push.number, node), shelf);
+        }
+        if let Some(mesh) = &plan.mesh {
+            self.introduce(object.id, &push.to, mesh);
         }
     }
 
@@ -244,11 +373,12 @@ impl Fleet {
         let start = Instant::now();
         for push in &plan.jobs {
             let site = Arc::clone(&self.clients[push.client]);
-            site.tasks.spawn(feed(Arc::clone(&site), push.clone(), plan.caps));
+            site.tasks.spawn(feed(Arc::clone(&site), push.clone(), plan.clone()));
         }
         let mut events = plan.events.iter().peekable();
         let mut took = BTreeMap::new();
         let mut progress: Vec<(Duration, Vec<u64>)> = Vec::new();
+        let mut heads: Vec<(Duration, Vec<u64>)> = Vec::new();
         while took.len() < awaited.len() {
             assert!(start.elapsed() < PATIENCE, "only {took:?} are complete");
             while let Some((_, event)) = events.next_if(|(at, _)| *at <= start.elapsed()) {
@@ -263,18 +393,27 @@ impl Fleet {
             });
             took = complete.collect();
             let now = start.elapsed();
+            let seen = self.heads(&plan.jobs);
+            if heads.last().is_none_or(|(_, before)| *before != seen) {
+                heads.push((now, seen));
+            }
             if progress.last().is_none_or(|(at, _)| now >= *at + PROGRESS_EVERY) {
                 progress.push((now, self.progress(&plan.jobs)));
             }
         }
         progress.push((start.elapsed(), self.progress(&plan.jobs)));
         let uplink = self.base.links().access().carries_bps();
+        let base_sent = self.base.content_sent();
+        let sent = base_sent + self.nodes.iter().map(|node| node.content_sent()).sum::<u64>();
         let base_up = self.wan.uplink_counters(&self.base.host);
         Outcome {
             took,
             uplink,
+            base_sent,
+            sent,
             base_up,
             progress,
+            heads,
             trace: self.wan.trace(),
             ended_at: self.wan.now(),
         }
@@ -290,12 +429,41 @@ impl Fleet {
         first.to.iter().map(bytes).collect()
     }
 
+    /// Chunks of the first job at the base and at each of its nodes.
+    fn heads(&self, jobs: &[Push]) -> Vec<u64> {
+        let Some(first) = jobs.first() else { return Vec::new() };
+        let id = content::object(first.number, first.client).id;
+        let head = |site: &Arc<Site>| {
+            site.relays().get(id).map_or(0, |job| job.with_relay(|relay| relay.held().head()))
+        };
+        let nodes = first.to.iter().map(|node| head(&self.nodes[*node]));
+        [head(&self.base)].into_iter().chain(nodes).collect()
+    }
+
     fn happen(&self, event: Event) {
         match event {
             Event::Freeze(node) => self.wan.freeze(&self.nodes[node].host),
             Event::Thaw(node) => self.wan.thaw(&self.nodes[node].host),
+            Event::Close(node) => self.nodes[node].endpoint.close(0u32.into(), b"ended"),
+            Event::Cut(node) => {
+                self.happen(Event::Link(node, CUT));
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    self.happen(Event::Path(node, other, CUT));
+                }
+            }
             Event::Link(node, link) => {
                 self.wan.link(&self.nodes[node].host, &self.base.host, &spec(link));
+            }
+            Event::Site(node, link) => {
+                self.happen(Event::Link(node, link));
+                self.node_links.lock().unwrap()[node] = link;
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    let path = self.over_the_base(node, other);
+                    self.wan.link(&self.nodes[node].host, &self.nodes[other].host, &path);
+                }
+            }
+            Event::Path(one, other, path) => {
+                self.wan.link(&self.nodes[one].host, &self.nodes[other].host, &spec(path));
             }
         }
     }
@@ -316,12 +484,14 @@ impl Fleet {
     }
 }
 
-fn capped(object: JobObject, caps: Caps) -> JobObject {
-    JobObject { rate_bps: caps.job, ..object }
-}
-
-fn shelf_of(full: bool) -> Arc<Shelf> {
-    Arc::new(if full { Shelf::full() } else { Shelf::default() })
+fn planned(push: &Push, plan: &Plan) -> JobObject {
+    let object = content::object(push.number, push.client);
+    let stripes = match push.kind {
+        Kind::Files => plan.mesh.as_ref().map_or(object.stripes, |mesh| mesh.stripes),
+        Kind::Live => 1,
+    };
+    let (kind, priority) = (push.kind, push.priority);
+    JobObject { kind, priority, rate_bps: plan.caps.job, stripes, ..object }
 }
 
 fn place(
@@ -330,9 +500,13 @@ fn place(
     origin: Origin,
     shelf: &Arc<Shelf>,
     receivers: Vec<PeerId>,
+    spreads: bool,
 ) {
     let keeping = Keeping::Memory(Arc::clone(shelf) as Arc<dyn Content>);
     let job = Job::new(object.clone(), origin, keeping, site.surroundings());
+    if spreads {
+        job.step(|relay, fx| relay.spread(&receivers, fx));
+    }
     site.keep(&job, shelf);
     site.add(&job, receivers);
 }
@@ -343,11 +517,11 @@ fn chunks(push: &Push) -> u64 {
 
 /// Pushes a job, as the product's client does: within a window, from which goes what is durable
 /// at the base.
-async fn feed(site: Arc<Site>, push: Push, caps: Caps) {
+async fn feed(site: Arc<Site>, push: Push, plan: Plan) {
     sleep(push.at).await;
     let start = Instant::now();
-    let object = capped(content::object(push.number, push.client), caps);
-    let paced = push.source_bps.or(caps.job).is_some();
+    let object = planned(&push, &plan);
+    let paced = push.source_bps.or(plan.caps.job).is_some();
     let page_chunks = if paced { PACED_PAGE_CHUNKS } else { PAGE_CHUNKS };
     let cutter = Cutter::new(&object, chunks(&push), page_chunks);
     let window = Arc::new(Window::new());
@@ -357,7 +531,12 @@ async fn feed(site: Arc<Site>, push: Push, caps: Caps) {
     for cut in cutter {
         if let Some(bps) = push.source_bps {
             let bytes = cut.page.first_chunk * u64::from(CHUNK);
-            sleep_until(start + Duration::from_secs_f64(bytes as f64 * 8.0 / bps as f64)).await;
+            let seconds = bytes as f64 * 8.0 / bps as f64;
+            let pause = |(every, long): (Duration, Duration)| {
+                (seconds / every.as_secs_f64()).floor() * long.as_secs_f64()
+            };
+            let paused = push.pauses.map_or(0.0, pause);
+            sleep_until(start + Duration::from_secs_f64(seconds + paused)).await;
         }
         room(&site, &job, &window).await;
         job.publish((&cut.bytes, &cut.page), &cut.summary, cut.chunks).unwrap();
@@ -381,4 +560,35 @@ async fn room(site: &Site, job: &Job, window: &Window) {
 fn forget(job: &Job, window: &Window) {
     let durable = job.with_relay(|relay| relay.durable_at(&PeerId::Base));
     window.forget_below(durable.unwrap_or(0));
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::wire::message::{StripeWant, Want};
+
+    use super::*;
+
+    /// The thread that flushes tells a job of what is durable, and what is durable may be the
+    /// first that a peer can be sent.
+    #[test]
+    fn a_thread_outside_of_the_runtime_may_begin_to_send() {
+        let push = Push::default();
+        let (clients, nodes) = (vec!["10ms"], vec!["10ms"]);
+        let plan = Plan { clients, nodes, jobs: vec![push], ..Plan::default() };
+        let node = PeerId::Node(identities::node(0).name().clone());
+        let began = wan::run(1, async |wan| {
+            let fleet = Fleet::start(&wan, &plan);
+            while fleet.base.links().get(&node).is_none() {
+                sleep(LOOK_EVERY).await;
+            }
+            let job = fleet.base.relays().get(content::object(1, 0).id).unwrap();
+            let stripes = vec![StripeWant::new(0, 0, 8)];
+            let want = Want { stripes, ..Want::default() };
+            let step = move || job.step(|relay, fx| relay.wanted(&node, want, fx));
+            let ended = std::thread::spawn(step).join();
+            fleet.sites().for_each(|site| site.forget_all());
+            ended.is_ok()
+        });
+        assert!(began.unwrap(), "the thread has panicked");
+    }
 }

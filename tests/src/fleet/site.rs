@@ -10,15 +10,15 @@ use std::time::Duration;
 use crate::wan::Host;
 use quinn::Endpoint;
 use shared::control::Pace;
-use shared::id::{JobId, PeerId, Role};
+use shared::id::{JobId, Name, PeerId, Role};
 use shared::seal::Hash;
 use shared::wire::codec;
-use shared::wire::message::{Hello, StateKind, Welcome};
-use shared_io::access::Access;
+use shared::wire::message::{Hello, StateKind, View, Welcome};
 use shared_io::clock::Clock;
 use shared_io::greet;
 use shared_io::job::{Job, Relays, Surroundings, Watcher};
 use shared_io::link::{Conduct, Link, Links, Taken};
+use shared_io::neighbours::{self, Introduction, Neighbours};
 use shared_io::store::Flushed;
 use shared_io::transport::{self, Terms};
 use tokio::sync::Notify;
@@ -39,7 +39,9 @@ pub(crate) struct Site {
     pub(crate) host: Host,
     pub(crate) endpoint: Endpoint,
     role: Role,
-    relays: Relays,
+    name: Name,
+    neighbours: Arc<Neighbours>,
+    relays: Arc<Relays>,
     links: Arc<Links>,
     clock: Clock,
     pub(crate) tasks: TaskTracker,
@@ -54,13 +56,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn start(
-        host: Host,
-        identity: &'static certs::Identity,
-        access: Access,
-    ) -> Arc<Self> {
+    pub(crate) fn start(host: Host, identity: &'static certs::Identity, terms: Terms) -> Arc<Self> {
         let role = identity.role();
-        let terms = Terms { access: Arc::new(access), ..Terms::default() };
         let accepts = matches!(role, Role::Base | Role::Node);
         let server = accepts.then(|| transport::server_config(identity, &terms).unwrap());
         let client = transport::client_config(identity, &terms).unwrap();
@@ -69,7 +66,9 @@ impl Site {
             host,
             endpoint,
             role,
-            relays: Relays::default(),
+            name: identity.name().clone(),
+            neighbours: Arc::default(),
+            relays: Arc::default(),
             links: Arc::new(Links::new(&terms)),
             clock: Clock::start(),
             tasks: TaskTracker::new(),
@@ -103,6 +102,7 @@ impl Site {
     /// Adds a job that is offered to `receivers`.
     pub(crate) fn add(&self, job: &Arc<Job>, receivers: Vec<PeerId>) {
         self.relays.insert(Arc::clone(job));
+        self.relays.take_up_early(job, |_peer| true);
         for peer in &receivers {
             if self.links.get(peer).is_some() {
                 job.step(|relay, fx| relay.invite(peer, fx));
@@ -114,6 +114,32 @@ impl Site {
     /// Has what `shelf` holds of its job become durable.
     pub(crate) fn keep(&self, job: &Job, shelf: &Arc<Shelf>) {
         self.shelves.lock().unwrap().insert(job.id(), Arc::clone(shelf));
+    }
+
+    pub(crate) const fn relays_of(&self) -> &Arc<Relays> {
+        &self.relays
+    }
+
+    /// Content bytes of the present jobs that were sent from here.
+    pub(crate) fn content_sent(&self) -> u64 {
+        self.relays.all().iter().map(|job| job.with_relay(|relay| relay.bytes_sent())).sum()
+    }
+
+    /// Is told of the other nodes of a job.
+    pub(crate) fn view(&self, job: JobId, view: View) {
+        if let Some(job) = self.relays.get(job) {
+            job.step(|relay, _fx| relay.set_target(view.target_bps));
+        }
+        self.neighbours.set(job, view);
+    }
+
+    /// Stays connected to the nodes that its jobs need.
+    pub(crate) async fn meet(self: Arc<Self>) {
+        let introduction = Introduction { name: self.name.clone(), hello: hello() };
+        let (neighbours, endpoint) = (Arc::clone(&self.neighbours), self.endpoint.clone());
+        let (clock, never) = (self.clock, CancellationToken::new());
+        let conduct = Arc::clone(&self) as Arc<dyn Conduct>;
+        neighbours::run(neighbours, endpoint, || introduction.clone(), conduct, clock, never).await;
     }
 
     /// When a job was complete here.
@@ -157,15 +183,8 @@ impl Site {
 
     /// Stays connected to the base at `base`.
     pub(crate) async fn join(self: Arc<Self>, base: SocketAddr) {
-        let hello = Hello {
-            version: String::new(),
-            store: [1; 16],
-            boot: 1,
-            incarnation: 0,
-            advertise: None,
-        };
         loop {
-            if let Ok(greeted) = greet::dial(&self.endpoint, base, Role::Base, &hello).await {
+            if let Ok(greeted) = greet::dial(&self.endpoint, base, Role::Base, &hello()).await {
                 let beat = (self.role == Role::Node).then_some(FREE);
                 let (identity, connection) = (greeted.identity, greeted.connection);
                 let (link, queues) =
@@ -190,6 +209,10 @@ impl Site {
             }
         }
     }
+}
+
+fn hello() -> Hello {
+    Hello { version: String::new(), store: [1; 16], boot: 1, incarnation: 1, advertise: None }
 }
 
 /// What of a job is to become durable now.
@@ -240,12 +263,18 @@ impl Conduct for Site {
 
     fn up(&self, link: Arc<Link>) -> Taken<'_> {
         let receivers = self.receivers.lock().unwrap().clone();
+        let among_nodes = self.role == Role::Node && link.peer().role() == Role::Node;
         for job in self.relays.all() {
-            if receivers.get(&job.id()).is_some_and(|to| to.contains(link.peer())) {
+            let listed = receivers.get(&job.id()).is_some_and(|to| to.contains(link.peer()));
+            if listed || among_nodes {
                 job.step(|relay, fx| relay.invite(link.peer(), fx));
             }
         }
         Box::pin(std::future::ready(()))
+    }
+
+    fn shares_a_job_with(&self, _node: &Name) -> bool {
+        true
     }
 
     fn down(&self, _link: Arc<Link>) -> Taken<'_> {

@@ -92,6 +92,7 @@ struct Running {
     client: ClientConfig,
     path: Link,
     back: Link,
+    returns: bool,
     report: FlowReport,
     /// The timers that are in the heap: of sender and receiver.
     timers: [Option<Duration>; 2],
@@ -113,6 +114,7 @@ struct Bench {
     origin: Instant,
     flows: Vec<Running>,
     bottleneck: Link,
+    return_bottleneck: Option<Link>,
     queue: Queue,
 }
 
@@ -127,6 +129,10 @@ impl Bench {
             origin,
             flows: flows.collect::<Result<_, _>>()?,
             bottleneck: Link::new(scenario.bottleneck.clone(), scenario.seed, 0, 0),
+            return_bottleneck: scenario
+                .return_bottleneck
+                .clone()
+                .map(|spec| Link::new(spec, scenario.seed, 0, 1)),
             queue: Queue { heap: BinaryHeap::new(), count: 0 },
         })
     }
@@ -182,7 +188,7 @@ impl Bench {
             return;
         };
         if hop == Hop::Path {
-            let link = &mut running.path;
+            let link = if forth { &mut running.path } else { &mut running.back };
             carry(link, at, payload, |at, payload| {
                 self.queue.push(at, What::Packet { flow, forth, hop: Hop::Arrive, payload });
             });
@@ -225,16 +231,18 @@ impl Bench {
 
     /// Lets one end of a flow send what it may, and notes when it wants to be woken.
     fn go_on(&mut self, at: Duration, flow: usize, sender: bool) {
-        let Self { origin, flows, bottleneck, queue } = self;
+        let Self { origin, flows, bottleneck, return_bottleneck, queue } = self;
         let Some(running) = flows.get_mut(flow) else {
             return;
         };
-        let Running { sender: sends, receiver, back, timers: [of_sender, of_receiver], .. } =
-            running;
-        let (peer, link, hop, timer) = match sender {
-            true => (sends, bottleneck, Hop::Path, of_sender),
-            false => (receiver, back, Hop::Arrive, of_receiver),
+        let Running { sender: sends, receiver, timers: [of_sender, of_receiver], .. } = running;
+        let (peer, timer, way) = match sender {
+            true => (sends, of_sender, &mut running.path),
+            false => (receiver, of_receiver, &mut running.back),
         };
+        let first =
+            if sender == running.returns { return_bottleneck.as_mut() } else { Some(bottleneck) };
+        let (link, hop) = first.map_or((way, Hop::Arrive), |first| (first, Hop::Path));
         peer.go_on(*origin + at, |_, datagram| {
             carry(link, at, Bytes::copy_from_slice(datagram), |at, payload| {
                 queue.push(at, What::Packet { flow, forth: sender, hop, payload });
@@ -316,6 +324,7 @@ fn running(seed: u64, at: usize, flow: &Flow, authority: &Authority) -> Result<R
         client,
         path: Link::new(flow.path.clone(), seed, number, 1),
         back: Link::new(flow.back.clone(), seed, number, 2),
+        returns: flow.returns,
         report: FlowReport::default(),
         timers: [None, None],
     })

@@ -5,7 +5,8 @@
 //! ([`crate::wan`] moves in steps of a millisecond). Same scenario, same result.
 //!
 //! All flows send through one bottleneck, then each over its own path; acknowledgements come back
-//! over a path of each flow's own.
+//! over a path of each flow's own. If the way back has a bottleneck too, they pass it first, and
+//! flows may go that way: their acknowledgements then come through the first one.
 
 mod bench;
 pub mod cell;
@@ -34,6 +35,8 @@ pub struct Flow {
     pub path: LinkSpec,
     /// From the receiver back.
     pub back: LinkSpec,
+    /// Whether it sends through the bottleneck of the way back.
+    pub returns: bool,
 }
 
 /// A change while flows run.
@@ -54,6 +57,8 @@ pub struct Scenario {
     pub length: Duration,
     /// What all flows share.
     pub bottleneck: LinkSpec,
+    /// What all share the other way; no limit if absent.
+    pub return_bottleneck: Option<LinkSpec>,
     /// Who sends.
     pub flows: Vec<Flow>,
     /// What happens when, in order of time.
@@ -73,11 +78,13 @@ impl Scenario {
             },
             path: flow.path.clone(),
             back: flow.back.clone(),
+            returns: false,
         });
         Self {
             seed,
             length: cell.length,
             bottleneck: cell.bottleneck.clone(),
+            return_bottleneck: None,
             flows: flows.collect(),
             changes: cell.changes.clone(),
         }

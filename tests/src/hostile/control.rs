@@ -11,7 +11,7 @@ use shared::wire::codec::{self, DecodeError};
 use shared::wire::frame::{FRAME_HEADER_LEN, Frame, FrameReader, datagram_frames, put_frame};
 use shared::wire::message::{
     self, Acks, Answer, Assign, Beat, Checked, Envelope, FrameType, Hello, Offer, Query, Reconcile,
-    Report, StateKind, Want, Welcome,
+    Report, StateKind, View, Want, Welcome,
 };
 use shared::wire::request::{Reply, Request};
 
@@ -89,7 +89,7 @@ fn take_all(frames: &[Frame], via: Via) {
                     assert!(relay.next_send(&peer).is_none(), "there is nothing to send");
                 }
             }
-            StateKind::Assign | StateKind::Report => {}
+            StateKind::Assign | StateKind::Report | StateKind::View => {}
         }
         effects.clear();
     }
@@ -114,6 +114,7 @@ fn read_body(kind: FrameType, body: &[u8]) -> bool {
         FrameType::Offer => state::<Offer>(body),
         FrameType::Want => state::<Want>(body),
         FrameType::Report => state::<Report>(body),
+        FrameType::View => state::<View>(body),
         FrameType::Request => reread::<Request>(body),
         FrameType::Reply => reread::<Reply>(body),
     }

@@ -186,6 +186,7 @@ fn object() -> JobObject {
         kind: Kind::Files,
         size: None,
         created_at_ms: 0,
+        deadline_s: None,
         stripes: 1,
         chunk_max: limit::CHUNK_LEN_MAX,
         priority: 5,

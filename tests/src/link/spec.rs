@@ -35,6 +35,13 @@ impl Chance {
         point < u128::from(self.billionths)
     }
 
+    /// That this happens, or `other`, which does not depend on it.
+    fn or(self, other: Self) -> Self {
+        let always = Self::ALWAYS.billionths;
+        let neither = (always - self.billionths) * (always - other.billionths) / always;
+        Self { billionths: always - neither }
+    }
+
     /// The probability, 0 to 1.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "at most 10^9, exact in an f64")]
@@ -71,6 +78,27 @@ pub enum Loss {
         /// Loss in the good state.
         in_good: Chance,
     },
+}
+
+impl Loss {
+    fn then(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Random(one), Self::Random(other)) => Self::Random(one.or(other)),
+            (Self::Random(Chance::NEVER), bursts) => bursts,
+            (Self::GilbertElliott { to_bad, to_good, in_bad, in_good }, Self::Random(other)) => {
+                let (in_bad, in_good) = (in_bad.or(other), in_good.or(other));
+                Self::GilbertElliott { to_bad, to_good, in_bad, in_good }
+            }
+            (one @ Self::Random(_), other) => other.then(one),
+            (
+                Self::GilbertElliott { to_bad, to_good, in_bad, in_good },
+                Self::GilbertElliott { to_bad: also, in_good: other, .. },
+            ) => {
+                let (to_bad, in_good) = (to_bad.or(also), in_good.or(other));
+                Self::GilbertElliott { to_bad, to_good, in_bad, in_good }
+            }
+        }
+    }
 }
 
 /// Room of the drop-tail queue before the link's rate.
@@ -152,6 +180,31 @@ impl LinkSpec {
             (None, _) => u64::MAX,
             (Some(_), Queue::Bytes(bytes)) => bytes,
             (Some(rate), Queue::Time(time)) => super::bytes_in(time, rate),
+        }
+    }
+
+    /// This link with `next` behind it, as one link. Of two that lose in bursts the bursts are as
+    /// long as this one's, and as many as those of both; of two rates the slower one is kept, with
+    /// its queue.
+    #[must_use]
+    pub fn then(&self, next: &Self) -> Self {
+        let narrow = match (self.rate_bps, next.rate_bps) {
+            (Some(rate), Some(then)) if then < rate => next,
+            (None, _) => next,
+            (Some(_), _) => self,
+        };
+        Self {
+            delay: self.delay + next.delay,
+            jitter: self.jitter + next.jitter,
+            jitter_reorders: self.jitter_reorders || next.jitter_reorders,
+            clump: self.clump.max(next.clump),
+            loss: self.loss.then(next.loss),
+            dup: self.dup.or(next.dup),
+            reorder: self.reorder.or(next.reorder),
+            corrupt: self.corrupt.or(next.corrupt),
+            rate_bps: narrow.rate_bps,
+            queue: narrow.queue,
+            down: self.down || next.down,
         }
     }
 }

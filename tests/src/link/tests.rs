@@ -37,6 +37,17 @@ fn splitmix_gives_the_published_numbers() {
 }
 
 #[test]
+fn two_links_are_one() {
+    let joined = |one: &str, other: &str| spec(one).then(&spec(other)).to_string();
+    assert_eq!(joined("40ms 5ms-jitter 1%-loss", "10ms 2%-loss"), "50ms 5ms-jitter 2.98%-loss");
+    assert_eq!(joined("0ms 5Mbit 64KiB-queue", "1ms 20Mbit 9B-queue"), "1ms 5Mbit 64KiB-queue");
+    assert_eq!(joined("0ms", "1ms 20Mbit 9B-queue down"), "1ms 20Mbit 9B-queue down");
+    let bursts = "1ms ge(0.1%,20%)-loss";
+    assert_eq!(joined(bursts, bursts), "2ms ge(0.1999%,20%)-loss");
+    assert_eq!(joined("1ms 1%-loss", bursts), joined(bursts, "1ms 1%-loss"));
+}
+
+#[test]
 fn display_parses_back() {
     for text in [
         "0ms",

@@ -434,7 +434,7 @@ impl World {
                     self.say((link_of(&peer), true), StateKind::Offer, job, body, Pace::Now);
                 }
                 relay::Effect::Ready { peer } => self.ready(link_of(&peer), true, job),
-                relay::Effect::Report { .. } => {}
+                relay::Effect::Report { .. } | relay::Effect::Count(_) => {}
             }
         }
         Some(result)

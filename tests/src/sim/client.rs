@@ -104,7 +104,7 @@ impl World {
                     self.say((CLIENT, false), StateKind::Offer, id, body, Pace::Now);
                 }
                 Effect::Ready { .. } => self.ready(CLIENT, false, id),
-                Effect::Want { .. } | Effect::Report { .. } => {}
+                Effect::Want { .. } | Effect::Report { .. } | Effect::Count(_) => {}
             }
         }
         Some(result)

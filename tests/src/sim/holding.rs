@@ -133,8 +133,8 @@ impl Holding {
             return Err(Bad::Damaged);
         }
         if self.relay.landing(peer, chunk) == Landing::Wanted {
-            self.relay.fed_by(peer, fx);
             let len = self.relay.chunk_len(chunk);
+            self.relay.fed_by(peer, len, fx);
             self.relay.hold(now, chunk, len, fx);
             self.dirty.push(chunk);
         }

@@ -26,7 +26,7 @@
 //! I11 is empty while only the base feeds nodes.
 
 mod base;
-mod chance;
+pub(crate) mod chance;
 mod check;
 mod client;
 mod coverage;

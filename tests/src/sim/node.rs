@@ -191,7 +191,7 @@ impl World {
                     self.tell(node, job, if urgent { Pace::Now } else { Pace::Relaxed });
                 }
                 // Nodes do not feed each other in this run.
-                Effect::Offer { .. } | Effect::Ready { .. } => {}
+                Effect::Offer { .. } | Effect::Ready { .. } | Effect::Count(_) => {}
             }
         }
         Some(result)
@@ -399,7 +399,7 @@ impl World {
                     run.end.channel.accept(now, kind, job, stamp);
                 }
             }
-            StateKind::Want | StateKind::Report => {}
+            StateKind::Want | StateKind::Report | StateKind::View => {}
         }
     }
 
@@ -458,8 +458,7 @@ impl World {
         state.disk.jobs.remove(&job);
         self.dropped.insert((node, state.disk.store, job));
         self.coverage.reach(Scene::Dropped);
-        let upstreams = Vec::new();
-        let report = Report { phase: Phase::Dropped, bytes: 0, rate_bps: 0, upstreams };
+        let report = Report::of_nothing(Phase::Dropped);
         self.report(node, job, &report, Pace::Now);
         self.take_up(node, job, stamp);
     }

@@ -247,6 +247,7 @@ pub(super) fn new_job(plan: usize, wish: &JobPlan, id: JobId) -> NewJob {
         kind: Kind::Files,
         size: None,
         created_at_ms: 0,
+        deadline_s: None,
         stripes: wish.stripes,
         chunk_max: 65_536,
         priority: 5,

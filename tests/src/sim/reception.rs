@@ -290,7 +290,7 @@ impl World {
                     self.send(CLIENT, true, Packet::Closed { job });
                 }
             }
-            StateKind::Assign => {}
+            StateKind::Assign | StateKind::View => {}
         }
         self.push(Item::Accept { link, kind, job, stamp });
     }

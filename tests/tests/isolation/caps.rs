@@ -20,7 +20,7 @@ fn plan(link: &'static str, nodes: usize, jobs: u8, bytes: u64, caps: Caps) -> P
         bytes,
         at: Duration::ZERO,
         source_bps: None,
-        stalled: None,
+        ..Push::default()
     };
     let jobs = (1..=jobs).map(push).collect();
     Plan { clients: vec![FAST], nodes: vec![link; nodes], jobs, caps, ..Plan::default() }

@@ -27,7 +27,7 @@ fn secs(secs: u64) -> Duration {
 /// A push of as many bytes as fast as it goes, from the beginning.
 fn push(number: u8, client: usize, to: &[usize], bytes: u64) -> Push {
     let to = to.to_vec();
-    Push { number, client, to, bytes, at: secs(0), source_bps: None, stalled: None }
+    Push { number, client, to, bytes, at: secs(0), ..Push::default() }
 }
 
 impl Case {
@@ -172,7 +172,7 @@ fn idle_nodes_cost_a_busy_one_nothing() {
         ..Plan::default()
     };
     let mut disturbed = calm.clone();
-    disturbed.nodes.resize(fleet::identities::EACH_MAX, fast);
+    disturbed.nodes.resize(40, fast);
     Case { name: "39 idle nodes", calm, disturbed, others: [(1, 0)].into() }.assert_isolated();
 }
 

@@ -18,7 +18,7 @@ use shared::wire::rights::{may_feed, may_request, may_send};
 ///   who is dialled says welcome. Nobody dials a client, and the base dials nobody.
 /// * Base and nodes show each other that they are there; clients are not watched.
 /// * Whoever sends states is sent acknowledgements, and both ends may take their leave.
-/// * Only the base orders (`Assign`, `Query`) and only nodes account to it (`Report`,
+/// * Only the base orders (`Assign`, `Query`), tells who else has a job (`View`), and only nodes account to it (`Report`,
 ///   `Answer`); what a node has is named to the base (`Reconcile`), which assigns each job anew.
 /// * A source offers and a receiver wants: content flows from clients and operators to the
 ///   base, and between base and nodes, and among nodes, either way. Nothing flows to a client.
@@ -35,6 +35,7 @@ GoodbyeAck  yes       yes       yes       yes         yes         yes           
 Query       -         yes       -         -           -           -             -
 Answer      yes       -         -         -           -           -             -
 Assign      -         yes       -         -           -           -             -
+View        -         yes       -         -           -           -             -
 Offer       yes       yes       yes       yes         -           yes           -
 Want        yes       yes       yes       -           yes         -             yes
 Report      yes       -         -         -           -           -             -

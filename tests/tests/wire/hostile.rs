@@ -10,8 +10,8 @@ use shared::view::{EventBody, JobState, KindView, NodeJobState, NodeState};
 use shared::wire::codec::{self, DecodeError};
 use shared::wire::frame::{FrameReader, datagram_frames, put_frame};
 use shared::wire::message::{
-    self, Ack, Acks, Assign, Beat, Checked, FrameType, Hello, Offer, Phase, Query, Reconcile,
-    Report, Source, StateKind, StripeWant, Want,
+    self, Ack, Acks, Assign, Beat, Checked, Flow, FrameType, Hello, Neighbour, Offer, Phase, Query,
+    Reconcile, Report, Source, StateKind, StripeWant, View, Want,
 };
 use shared::wire::record::{RecordError, RecordKind, RecordReader};
 use shared::wire::request::{JobRef, RefusalKind, Reply, Request};
@@ -204,7 +204,7 @@ fn behind<T: DeserializeOwned + std::fmt::Debug>(name: &str, variants: usize) {
 
 #[test]
 fn variants_that_do_not_exist_are_refused() {
-    behind::<StateKind>("StateKind", 4);
+    behind::<StateKind>("StateKind", 5);
     behind::<Kind>("Kind", 2);
     behind::<Quorum>("Quorum", 3);
     behind::<Selector>("Selector", 3);
@@ -266,9 +266,14 @@ fn over<T: Checked + std::fmt::Debug>(what: &str, message: &T) {
 #[test]
 fn the_largest_lawful_states_pass_and_one_more_is_refused() {
     let chunk = limit::CHUNKS_MAX;
-    let stripe = |stripe| StripeWant { stripe, from: chunk, credit: chunk };
+    let longest = Some((chunk - limit::SKIP_CHUNKS_MAX, chunk));
+    let stripe = |stripe| {
+        let comes_bps = u64::MAX;
+        StripeWant { skip: longest, comes_bps, ..StripeWant::new(stripe, chunk, chunk) }
+    };
     let want = Want {
-        pages: u32::MAX,
+        pages: limit::PAGES_MAX,
+        pages_to: limit::PAGES_MAX,
         durable: u64::MAX,
         complete: true,
         stripes: (0..limit::STRIPES_MAX).map(stripe).collect(),
@@ -286,32 +291,59 @@ fn the_largest_lawful_states_pass_and_one_more_is_refused() {
             ..want.clone()
         },
     );
+    over("page", &Want { pages_to: limit::PAGES_MAX + 1, ..want.clone() });
     over("overlap", &Want { held: vec![(0, 2), (1, 1)], ..want.clone() });
     over("order", &Want { held: vec![(5, 1), (1, 1)], ..want.clone() });
     over("run", &Want { held: vec![(chunk, 1)], ..want.clone() });
     over("run", &Want { held: vec![(u64::MAX, u64::MAX)], ..want.clone() });
-    let beyond = StripeWant { stripe: 0, from: 0, credit: chunk + 1 };
-    over("credit", &Want { stripes: vec![beyond], ..want });
-    let offer = Offer { pages: limit::PAGES_MAX, head: chunk, spare_bps: u64::MAX };
+    let beyond = StripeWant::new(0, 0, chunk + 1);
+    over("credit", &Want { stripes: vec![beyond], ..want.clone() });
+    let skip = Some((0, limit::SKIP_CHUNKS_MAX + 1));
+    let skips = StripeWant { skip, ..StripeWant::new(0, 0, chunk) };
+    over("left out", &Want { stripes: vec![skips], ..want.clone() });
+    let backwards = StripeWant { skip: Some((5, 1)), ..skips };
+    over("left out", &Want { stripes: vec![backwards], ..want.clone() });
+    let end = StripeWant { skip: Some((chunk, chunk + 1)), ..skips };
+    over("chunk", &Want { stripes: vec![end], ..want.clone() });
+    over("order", &Want { stripes: vec![StripeWant::new(1, 0, 1); 2], ..want });
+    let ahead = vec![chunk; usize::from(limit::STRIPES_MAX)];
+    let offer = Offer {
+        spare_bps: u64::MAX,
+        ahead: ahead.clone(),
+        ..Offer::of_root(limit::PAGES_MAX, chunk)
+    };
     fits("offer", &offer);
-    over("offer", &Offer { head: chunk + 1, ..offer });
+    over("offer", &Offer { head: chunk + 1, ..offer.clone() });
+    over("offer", &Offer { ahead: [ahead.clone(), vec![0]].concat(), ..offer.clone() });
+    over("offer", &Offer { ahead: vec![chunk + 1], ..offer.clone() });
     over("offer", &Offer { pages: limit::PAGES_MAX + 1, ..offer });
+    let peers = |count: usize, len: usize| {
+        let peer = Neighbour { name: sample::name(&"n".repeat(64)), address: "a".repeat(len) };
+        View { target_bps: u64::MAX, peers: vec![peer; count] }
+    };
+    fits("view", &peers(limit::VIEW_MAX, limit::ADDRESS_LEN_MAX));
+    over("neighbours", &peers(limit::VIEW_MAX + 1, 0));
+    over("address", &peers(1, limit::ADDRESS_LEN_MAX + 1));
 }
 
 #[test]
 fn the_largest_lawful_reports_pass_and_one_more_is_refused() {
     let node = || Source::Node(sample::name(&"n".repeat(64)));
+    let flow = || Flow { source: node(), bytes: u64::MAX, rate_bps: u64::MAX };
     let report = Report {
         phase: Phase::Failed("x".repeat(limit::REASON_LEN_MAX)),
         bytes: u64::MAX,
         rate_bps: u64::MAX,
         upstreams: (0..limit::UPSTREAMS_MAX).map(|_| node()).collect(),
+        flows: (0..limit::FLOWS_MAX).map(|_| flow()).collect(),
     };
     fits("report", &report);
     let answer = message::Answer { report: Some(report.clone()), ..sample::answer() };
     fits("answer", &answer);
     let upstreams = (0..=limit::UPSTREAMS_MAX).map(|_| node()).collect();
     over("upstreams", &Report { upstreams, ..report.clone() });
+    let flows = (0..=limit::FLOWS_MAX).map(|_| flow()).collect();
+    over("flows", &Report { flows, ..report.clone() });
     let phase = Phase::Failed("x".repeat(limit::REASON_LEN_MAX + 1));
     let wrong = Report { phase, ..report };
     over("reason", &wrong);
@@ -340,7 +372,7 @@ fn the_largest_lawful_frames_pass_and_one_more_is_refused() {
     over("version", &hello(65, 1));
     over("address", &hello(1, 301));
 
-    fits("beat", &Beat { number: u64::MAX, disk_free: u64::MAX });
+    fits("beat", &Beat { number: u64::MAX, disk_free: u64::MAX, uplink_bps: u64::MAX });
     fits("query", &Query { nonce: u64::MAX, ..sample::QUERY });
     let body = vec![0xff; limit::FRAME_LEN_MAX - 64];
     let envelope = message::Envelope { job: sample::JOB, stamp, body };

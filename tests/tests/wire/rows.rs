@@ -12,7 +12,7 @@ use shared::wire::codec::{self, DecodeError};
 use shared::wire::frame::{datagram_frames, put_frame};
 use shared::wire::message::{
     self, Acks, Answer, Assign, Beat, Checked, Envelope, FrameType, Hello, Offer, Phase, Query,
-    Reconcile, Report, Stamp, StateKind, Want, Welcome,
+    Reconcile, Report, Stamp, StateKind, View, Want, Welcome,
 };
 use shared::wire::record::{RecordKind, RecordReader, RecordWriter};
 use shared::wire::request::{Reply, Request};
@@ -139,6 +139,7 @@ fn frames() -> Vec<Row> {
         Offer => FrameType::Offer,
         Want => FrameType::Want,
         Report => FrameType::Report,
+        View => FrameType::View,
         Request => FrameType::Request,
         Reply => FrameType::Reply,
     });
@@ -154,9 +155,10 @@ fn frames() -> Vec<Row> {
         FrameType::Query => codec::encode(&sample::QUERY),
         FrameType::Answer => codec::encode(&sample::answer()),
         FrameType::Assign => state(codec::encode(&assign)),
-        FrameType::Offer => state(codec::encode(&sample::OFFER)),
+        FrameType::Offer => state(codec::encode(&sample::offer())),
         FrameType::Want => state(codec::encode(&sample::want())),
         FrameType::Report => state(codec::encode(&report)),
+        FrameType::View => state(codec::encode(&sample::view())),
         FrameType::Request => codec::encode(&sample::requests()[0].1),
         FrameType::Reply => codec::encode(&sample::replies()[0].1),
     };
@@ -194,6 +196,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         FrameType::Offer => state_again::<Offer>(body),
         FrameType::Want => state_again::<Want>(body),
         FrameType::Report => state_again::<Report>(body),
+        FrameType::View => state_again::<View>(body),
         FrameType::Request => again::<Request>(body),
         FrameType::Reply => again::<Reply>(body),
     }?;
@@ -224,7 +227,9 @@ fn messages() -> Vec<Row> {
         message_row("Query", sample::QUERY),
         message_row("Answer", sample::answer()),
         message_row("Answer.unknown", Answer { report: None, ..sample::answer() }),
-        message_row("Offer", sample::OFFER),
+        message_row("Offer", sample::offer()),
+        message_row("Offer.root", Offer::of_root(1, 65_535)),
+        message_row("View", sample::view()),
         message_row("Want", sample::want()),
         message_row("Want.stop", Want::default()),
     ];
@@ -251,6 +256,7 @@ fn parts() -> Vec<Row> {
         Offer => StateKind::Offer,
         Want => StateKind::Want,
         Report => StateKind::Report,
+        View => StateKind::View,
     });
     let contents = each!(Kind { Files => Kind::Files, Live => Kind::Live });
     let quorums = each!(Quorum {

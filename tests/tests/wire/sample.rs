@@ -9,11 +9,11 @@ use shared::manifest::{Attributes, Entry, ObjectKind, Page, Slice};
 use shared::seal::{Hash, PublicKey};
 use shared::view::{
     Event, EventBody, JobNodeView, JobState, JobView, KindView, NodeInfo, NodeJobState,
-    NodeProgress, NodeState,
+    NodeProgress, NodeState, SourceView,
 };
 use shared::wire::message::{
-    Ack, Acks, Answer, Assign, Beat, Envelope, Hello, Offer, Phase, Query, Reconcile, Report,
-    Source, Stamp, StateKind, StripeWant, Want, Welcome,
+    Ack, Acks, Answer, Assign, Beat, Envelope, Flow, Hello, Neighbour, Offer, Phase, Query,
+    Reconcile, Report, Source, Stamp, StateKind, StripeWant, View, Want, Welcome,
 };
 use shared::wire::request::{JobRef, Refusal, RefusalKind, Reply, Request};
 
@@ -47,6 +47,7 @@ pub(crate) fn object() -> JobObject {
         kind: Kind::Files,
         size: Some(300_000),
         created_at_ms: 1_767_323_045_678,
+        deadline_s: Some(3_600),
         stripes: 2,
         chunk_max: 65_536,
         priority: 5,
@@ -171,7 +172,7 @@ pub(crate) fn reconcile() -> Reconcile {
     Reconcile { jobs: vec![JOB, JobId([1; 16])], more: true }
 }
 
-pub(crate) const BEAT: Beat = Beat { number: 250, disk_free: 1 << 40 };
+pub(crate) const BEAT: Beat = Beat { number: 250, disk_free: 1 << 40, uplink_bps: 50_000_000 };
 pub(crate) const QUERY: Query = Query { job: JOB, nonce: 0x0123_4567_89ab_cdef };
 
 pub(crate) fn answer() -> Answer {
@@ -186,16 +187,27 @@ pub(crate) fn assigns() -> Vec<(&'static str, Assign)> {
     })
 }
 
-pub(crate) const OFFER: Offer = Offer { pages: 1, head: 65_535, spare_bps: 8_000_000 };
+pub(crate) fn offer() -> Offer {
+    let open = [0, 3].into_iter().collect();
+    Offer { pages: 1, head: 65_535, spare_bps: 8_000_000, open, ahead: vec![65_536, 70_001] }
+}
+
+pub(crate) fn view() -> View {
+    let peer = |text, address: &str| Neighbour { name: name(text), address: address.to_owned() };
+    let peers = vec![peer("edge-2", "192.0.2.7:7410"), peer("edge-3", "edge-3.example:7410")];
+    View { target_bps: 80_000_000, peers }
+}
 
 pub(crate) fn want() -> Want {
     Want {
         pages: 1,
+        pages_to: 17,
         durable: 250,
         complete: false,
         stripes: vec![
-            StripeWant { stripe: 0, from: 250, credit: 506 },
-            StripeWant { stripe: 1, from: 251, credit: 507 },
+            StripeWant::new(0, 250, 506),
+            StripeWant { skip: Some((301, 401)), ..StripeWant::new(1, 251, 507) },
+            StripeWant { comes_bps: 5_000_000, ..StripeWant::new(2, 254, 0) },
         ],
         held: vec![(260, 4), (65_536, 1)],
     }
@@ -220,7 +232,10 @@ pub(crate) fn sources() -> Vec<(&'static str, Source)> {
 
 pub(crate) fn report(phase: Phase) -> Report {
     let upstreams = sources().into_iter().map(|(_, source)| source).collect();
-    Report { phase, bytes: 131_072, rate_bps: 4_000_000_000, upstreams }
+    let flow = |(source, rate_bps)| Flow { source, bytes: 65_536, rate_bps };
+    let flows = sources().into_iter().map(|(_, source)| source).zip([2_500_000_000, 7]);
+    let flows = flows.map(flow).collect();
+    Report { phase, bytes: 131_072, rate_bps: 4_000_000_000, upstreams, flows }
 }
 
 pub(crate) fn job_refs() -> Vec<(&'static str, JobRef)> {
@@ -297,6 +312,7 @@ pub(crate) fn job_view() -> JobView {
             bytes: 300_000,
             rate_bps: 0,
             upstreams: vec!["base".to_owned()],
+            sources: vec![SourceView { name: "base".to_owned(), bytes: 300_000, rate_bps: 0 }],
             completed_at: Some(AT.to_owned()),
             reason: None,
         }],

@@ -5,6 +5,7 @@ use shared::wire::request::{JobRef, Reply, Request};
 
 use crate::args::{Contact, JobArgs, JobCommand};
 use crate::exit::{Exit, Failure};
+use crate::feeders::{feeders, percent};
 use crate::follow::Follower;
 use crate::json::{Done, Jobs};
 use crate::output::{self, TextTable};
@@ -120,13 +121,21 @@ fn nodes(view: &JobView) -> TextTable<6> {
         table.row([
             node.name.clone(),
             node.state.as_str().to_owned(),
-            show_size(node.bytes),
+            has(node.bytes, view.size),
             show_rate(node.rate_bps),
-            node.upstreams.join(","),
+            feeders(node),
             node.reason.clone().unwrap_or_default(),
         ]);
     }
     table
+}
+
+/// How much is there, and which part of all.
+fn has(bytes: u64, size: Option<u64>) -> String {
+    match size {
+        Some(size) if size > 0 => format!("{} {:>3} %", show_size(bytes), percent(bytes, size)),
+        Some(_) | None => show_size(bytes),
+    }
 }
 
 const fn kind(kind: KindView) -> &'static str {
@@ -152,9 +161,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "NODE  STATE        HAS  RATE      FROM  REASON",
-                "n1    complete     5 B  80 bit/s  base  -",
-                "n2    unreachable  5 B  80 bit/s  base  no answer for 8 s"
+                "NODE  STATE        HAS        RATE      FROM        REASON",
+                "n1    complete     5 B 100 %  80 bit/s  base 100 %  -",
+                "n2    unreachable  5 B 100 %  80 bit/s  base 100 %  no answer for 8 s"
             ]
         );
         let keys: Vec<&str> = facts(&view()).map(|(key, _)| key).collect();

@@ -315,6 +315,7 @@ mod tests {
             kind: Kind::Files,
             size: None,
             created_at_ms: 0,
+            deadline_s: None,
             stripes: 1,
             chunk_max: 16384,
             priority: 5,

@@ -122,6 +122,11 @@ impl Fleet {
         Ok(if size == 0 { 0.0 } else { sent / size as f64 })
     }
 
+    /// Where the base tells of jobs over HTTP.
+    pub(super) fn base_http(&self) -> &str {
+        &self.base.http
+    }
+
     /// Ends all processes and waits for them.
     pub(super) async fn stop(&mut self) {
         let all = || std::iter::once(&self.base).chain(&self.nodes);
@@ -257,7 +262,7 @@ fn tail(log: &Path) -> String {
 }
 
 /// The body of a page that answers with 200.
-async fn http_get(addr: &str, path: &str) -> std::io::Result<String> {
+pub(super) async fn http_get(addr: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(addr).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -17,10 +17,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::view::JobView;
+use shared::view::{JobNodeView, JobView};
 
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
+use crate::feeders::{feeders, givers};
 use crate::output;
 use crate::session::block_on;
 use crate::stop::{Stop, Stopper};
@@ -127,6 +128,9 @@ impl Outcome {
         for row in self.rows(spread) {
             output::line(&row.line())?;
         }
+        output::line("")?;
+        givers(&self.closed).print()?;
+        output::line("")?;
         let verdict = if self.ok { "all equal" } else { "NOT all equal" };
         output::line(&format!(
             "{verdict}: {bytes} bytes at {} nodes in {:.1} s; the base sent {:.2} copies; digest {}",
@@ -139,28 +143,27 @@ impl Outcome {
 
     fn rows<'a>(&'a self, spread: &'a Spread) -> impl Iterator<Item = Row<'a>> {
         self.closed.nodes.iter().map(|node| Row {
-            name: &node.name,
+            node,
             comparison: self.comparisons.get(&node.name),
             seconds: spread.completed_after(&node.name),
-            upstreams: &node.upstreams,
         })
     }
 }
 
 struct Row<'a> {
-    name: &'a str,
+    node: &'a JobNodeView,
     comparison: Option<&'a Comparison>,
     seconds: Option<f64>,
-    upstreams: &'a [String],
 }
 
 impl Row<'_> {
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
-            "name": self.name,
+            "name": self.node.name,
             "equal": self.comparison.is_some_and(Comparison::is_equal),
             "seconds": self.seconds,
-            "upstreams": self.upstreams,
+            "upstreams": self.node.upstreams,
+            "sources": self.node.sources,
         })
     }
 
@@ -171,7 +174,7 @@ impl Row<'_> {
             None => "not compared".to_owned(),
         };
         let seconds = self.seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
-        format!("{:12} {seconds:>8}  from {}  {equal}", self.name, self.upstreams.join(", "))
+        format!("{:12} {seconds:>8}  from {}  {equal}", self.node.name, feeders(self.node))
     }
 }
 

@@ -11,14 +11,18 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::exit::Failure;
+use crate::feeders::feeders;
 use crate::output;
 use crate::progress::Bars;
 
 use super::Pushed;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, http_get};
 
 /// How long a push may take to end after its last event.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the base may take to say who feeds whom.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A push under way, a process of its own.
 pub(super) struct Spread {
@@ -28,6 +32,9 @@ pub(super) struct Spread {
     errors: Option<ChildStderr>,
     json: bool,
     bars: Bars,
+    base_http: String,
+    /// Who feeds each node now, for people.
+    feeders: BTreeMap<String, String>,
     created_at: Option<Timestamp>,
     closed_at: Option<Timestamp>,
     completed_at: BTreeMap<String, Timestamp>,
@@ -62,6 +69,8 @@ impl Spread {
             errors,
             json,
             bars,
+            base_http: fleet.base_http().to_owned(),
+            feeders: BTreeMap::new(),
             created_at: None,
             closed_at: None,
             completed_at: BTreeMap::new(),
@@ -85,6 +94,7 @@ impl Spread {
             if self.json {
                 output::json(&event)?;
             }
+            self.look_who_feeds(&event).await;
             closed = self.take(&event).or(closed);
         }
         self.bars.clear();
@@ -104,6 +114,22 @@ impl Spread {
                 Err(Failure::failed(format!("push did not succeed ({status}): {}", said.trim())))
             }
         }
+    }
+
+    /// Asks the base who feeds whom, for the bars.
+    async fn look_who_feeds(&mut self, event: &Value) {
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        let (Some("progress"), Some(job)) = (text("event"), text("job")) else { return };
+        if self.json || !output::bars_wanted(false) {
+            return;
+        }
+        // What cannot be asked now is asked with the next event.
+        let path = format!("/api/v1/jobs/{job}");
+        let asking = http_get(&self.base_http, &path);
+        let Ok(page) = tokio::time::timeout(LOOK_PATIENCE, asking).await else { return };
+        let view = page.ok().and_then(|page| serde_json::from_str::<JobView>(&page).ok());
+        let nodes = view.into_iter().flat_map(|view| view.nodes);
+        self.feeders.extend(nodes.map(|node| (node.name.clone(), feeders(&node))));
     }
 
     /// Seconds from the job's creation to its close.
@@ -131,6 +157,7 @@ impl Spread {
                 let size = event.get("size").and_then(Value::as_u64);
                 let bytes = event.get("bytes").and_then(Value::as_u64).unwrap_or(0);
                 self.bars.update(size, bytes, &nodes);
+                self.bars.show_feeders(&self.feeders);
             }
             "node" if text("state") == Some("complete") => {
                 self.completed_at.insert(text("node")?.to_owned(), at?);

@@ -60,7 +60,9 @@ async fn a_push_is_told_event_by_event_and_shown_afterwards() {
         for name in ["n1", "n2"] {
             let node = node(job, name);
             assert_eq!((&node["state"], &node["bytes"]), (&"complete".into(), &2_000_000.into()));
-            assert_eq!(node["upstreams"], serde_json::json!(["base"]));
+            let sources = list(node, "upstreams").iter().map(|source| source.as_str().unwrap());
+            let others: Vec<&str> = sources.filter(|source| *source != "base").collect();
+            assert!(others.is_empty() || others == [if name == "n1" { "n2" } else { "n1" }]);
             assert!(node["completed_at"].is_string(), "{node}");
         }
     }
@@ -71,6 +73,50 @@ async fn a_push_is_told_event_by_event_and_shown_afterwards() {
     let mut late = Following::new(fleet.command("alice", &["job", "watch", &job, "--json"]));
     assert_eq!(late.finish().await.0, Some(0));
     assert_events(&late.events, &job);
+}
+
+#[tokio::test]
+async fn who_feeds_whom_is_shown_with_rates_and_counted() {
+    let fleet = Fleet::start(3).await;
+    write(&fleet.path("file"), &bytes(7, 4_000_000));
+    let path = fleet.path("file");
+    let arguments = [path.to_str().unwrap(), "--name", "seen", "--rate", "8Mbit"];
+    let mut push = fleet.push("alice", &arguments);
+    let job = text(&push.event(|event| event["event"] == "created").await, "job").to_owned();
+    let sources = |job: &Value, name: &str| list(node(job, name), "sources").clone();
+    let copies = format!("distributary_job_base_copies{{job=\"{job}\"}}");
+    until("sources with rates, and what has left the base", async || {
+        let shown = fleet.show(&job).await;
+        let mut fed = sources(&shown, "n1").into_iter();
+        let page = fleet.get("b", "/metrics").await?.1;
+        let is_seen = page.contains(&copies) && fed.any(|by| by["rate_bps"].as_u64() > Some(0));
+        is_seen.then_some(())
+    })
+    .await;
+    assert_eq!(push.finish().await.0, Some(0));
+    let shown = fleet.show(&job).await;
+    for name in ["n1", "n2", "n3"] {
+        let mut sum = 0;
+        for source in sources(&shown, name) {
+            assert_fields(&source, "name:text bytes:count rate_bps:count");
+            let from = text(&source, "name");
+            let role = if from == "base" { "base" } else { "node" };
+            let series = "distributary_peer_content_bytes_received_total";
+            let series = format!("{series}{{peer_role=\"{role}\",peer=\"{from}\"}}");
+            assert_eq!(fleet.metric(name, &series).await, source["bytes"].as_u64().unwrap());
+            sum += source["bytes"].as_u64().unwrap();
+        }
+        assert_eq!(sum, 4_000_000, "{shown}");
+        for series in [
+            "distributary_upstream_switches_total{reason=\"first\"}",
+            "distributary_offers_received_total{peer_role=\"base\"}",
+        ] {
+            assert!(fleet.metric(name, series).await > 0, "{name} {series}");
+        }
+    }
+    assert!(fleet.metric("b", "distributary_stripes_given_total{peer_role=\"node\"}").await > 0);
+    let page = fleet.get("b", "/metrics").await.unwrap().1;
+    assert!(!page.contains(&copies), "a closed job has no series: {page}");
 }
 
 #[tokio::test]

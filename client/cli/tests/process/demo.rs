@@ -20,7 +20,7 @@ async fn the_demo_ends_equal_and_leaves_nothing() {
     assert_eq!((&last["ok"], &last["bytes"]), (&true.into(), &(2 << 20).into()), "{last}");
     assert_eq!(list(&last, "nodes").len(), 3);
     for node in list(&last, "nodes") {
-        assert_fields(node, "name:text seconds:number upstreams:list");
+        assert_fields(node, "name:text seconds:number upstreams:list sources:list");
         assert_eq!(node["equal"], true, "{last}");
     }
     assert!(last["base_copies"].as_f64().unwrap() >= 1.0, "{last}");

@@ -9,7 +9,7 @@ pub(crate) const JOB: &str = "v:one id:text name:text kind:text state:text reaso
     size:count? bytes:count digest:text? created_at:time deadline:time? closed_at:time?";
 /// The fields of a node in `job show`.
 pub(crate) const JOB_NODE: &str = "name:text state:text bytes:count rate_bps:count \
-    upstreams:list completed_at:time? reason:text?";
+    upstreams:list sources:list completed_at:time? reason:text?";
 /// The fields of every event.
 pub(crate) const EVENT: &str = "v:one event:text job:text at:time";
 /// The fields of a node in `nodes`.

@@ -17,6 +17,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How often a condition is looked at that cannot be waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The series of content that has come, before the role that it came from.
+const RECEIVED: &str = "distributary_content_bytes_received_total{";
 
 /// Waits until `look` gives something; fails with `what` if it never does.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -269,6 +271,14 @@ impl Fleet {
         assert_eq!(status, 200);
         let value = page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("{series} is not in {page}"))
+    }
+
+    /// Content that a role has received in its present life, of whomever.
+    pub(crate) async fn received(&self, role: &str) -> u64 {
+        let (status, page) = self.get(role, "/metrics").await.unwrap();
+        assert_eq!(status, 200);
+        let of_peers = page.lines().filter_map(|line| line.strip_prefix(RECEIVED));
+        of_peers.filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).sum()
     }
 
     async fn issue(&self, role: &str, name: &str, more: &[&str]) {

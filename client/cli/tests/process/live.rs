@@ -13,7 +13,6 @@ use super::journal;
 use super::tree::bytes;
 
 const HALF: usize = 3 << 20;
-const FROM_BASE: &str = "distributary_content_bytes_received_total{peer_role=\"base\"} ";
 
 /// `push --live -` under way, and its pipe.
 fn push_live(fleet: &Fleet, more: &[&str]) -> (Following, ChildStdin) {
@@ -223,6 +222,12 @@ async fn a_log_that_is_cut_anew_reaches_those_who_follow_were_killed_and_come_la
     pipe.write_all(rest).await.unwrap();
     // What was cut anew first is in force at the base now.
     fleet.start_again("n2").await;
+    // Whoever may feed n3 knows of it too, then.
+    until("everything is durable at n2", async || {
+        let job = fleet.show(&job).await;
+        (node(&job, "n2")["bytes"] == content.len()).then_some(())
+    })
+    .await;
     fleet.start_again("n3").await;
     drop(pipe);
     let (code, closed, err) = push.finish().await;
@@ -230,7 +235,7 @@ async fn a_log_that_is_cut_anew_reaches_those_who_follow_were_killed_and_come_la
     for name in ["n1", "n2", "n3"] {
         let shown = shown(&fleet, name, &job, "stream").unwrap();
         assert!(shown == content, "{name} has {} of {} bytes", shown.len(), content.len());
-        let received = fleet.metric(name, FROM_BASE).await;
+        let received = fleet.received(name).await;
         let life = content.len() - if name == "n2" { first.len() } else { 0 };
         assert!(received <= (life + life / 20) as u64, "{name} has received {received} of {life}");
     }

@@ -86,6 +86,17 @@ impl Desk {
         }
     }
 
+    /// Keeps a page for later. If it comes from several sources, some of which send it in place of
+    /// others, it may be taken so: the others may be gone before they have sent what lies between.
+    fn park(&mut self, index: u32, mut page: Parked) {
+        if let Some(before) = self.parked_pages.remove(&index) {
+            self.parked_bytes -= before.bytes.len();
+            page.in_place |= before.in_place;
+        }
+        self.parked_bytes += page.bytes.len();
+        self.parked_pages.insert(index, page);
+    }
+
     /// Pages that another one was taken in place of are not waited for.
     fn forget_pages_before(&mut self, next: u32) {
         while let Some(entry) = self.parked_pages.first_entry() {
@@ -96,14 +107,15 @@ impl Desk {
         }
     }
 
-    /// Takes out the first page that waits, if it is the next one or comes in place of it.
+    /// Takes out the page that waits and is the next one, or the first that comes in place of it:
+    /// of those before that, which another source has sent, some are missing.
     fn next_parked(&mut self) -> Option<Parked> {
-        self.forget_pages_before(self.manifest.pages());
-        let entry = self.parked_pages.first_entry()?;
-        if *entry.key() != self.manifest.pages() && !entry.get().in_place {
-            return None;
-        }
-        let parked = entry.remove();
+        let next = self.manifest.pages();
+        self.forget_pages_before(next);
+        let mut parked = self.parked_pages.iter();
+        let fits = |(index, page): &(&u32, &Parked)| **index == next || page.in_place;
+        let index = parked.find(fits).map(|(index, _)| *index)?;
+        let parked = self.parked_pages.remove(&index)?;
         self.parked_bytes -= parked.bytes.len();
         Some(parked)
     }
@@ -288,11 +300,7 @@ impl Job {
             if desk.parked_bytes + bytes.len() > PARKED_PAGES_BYTES_MAX {
                 blame(from.as_ref(), "too many pages ahead of a missing one");
             } else {
-                desk.parked_bytes += bytes.len();
-                let parked = Parked { bytes, in_place, from };
-                if let Some(before) = desk.parked_pages.insert(page.index, parked) {
-                    desk.parked_bytes -= before.bytes.len();
-                }
+                desk.park(page.index, Parked { bytes, in_place, from });
             }
             return None;
         }
@@ -305,7 +313,12 @@ impl Job {
 
     /// A page that is here already: another one under its index is an alarm.
     fn compare_page(self: &Arc<Self>, index: u32, bytes: &PageBytes, from: Option<&Arc<Link>>) {
-        let same = self.keeping.content().read_page(index).is_ok_and(|p| p.hash() == bytes.hash());
+        let same = match self.keeping.content().read_page(index) {
+            Ok(page) => page.hash() == bytes.hash(),
+            // It has become void since: a source that does not know yet may send it.
+            Err(StoreError::NoPage(_)) => true,
+            Err(_) => false,
+        };
         if !same {
             let text = format!("two different pages {index} of job {}", self.id());
             tracing::error!(job = %self.id(), index, "two different pages under one index");
@@ -460,13 +473,13 @@ impl Job {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk, payload);
         }
         if let Some(link) = &from {
-            telemetry::content_received(link.identity().role, u64::from(len));
+            link.content().received(u64::from(len));
         }
         let now = self.surroundings.clock.now();
         self.step(|relay, fx| {
             relay.hold(now, chunk, len, fx);
             if let Some(link) = &from {
-                relay.fed_by(link.peer(), fx);
+                relay.fed_by(link.peer(), len, fx);
                 if chunk.is_multiple_of(MEASURE_EVERY) {
                     let bytes = window_bytes(relay.latest_rate_bps(now), link.connection().rtt());
                     let bytes = bytes.min(self.surroundings.inbound_share());

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shared::id::{JobId, PeerId};
 use shared::limit;
 use shared::wire::message::{Offer, Want};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Job;
 use crate::link::Link;
+
+/// How often jobs look who feeds and who is fed.
+const TICK_EVERY: Duration = Duration::from_millis(100);
 
 /// The jobs of a process that are not dropped.
 #[derive(Debug, Default)]
@@ -17,21 +23,34 @@ pub struct Relays(Mutex<RelaysInner>);
 #[derive(Debug, Default)]
 struct RelaysInner {
     jobs: BTreeMap<JobId, Arc<Job>>,
-    /// Offers of jobs that are not here yet: an offer may overtake the job object.
+    /// Offers of jobs that are not here yet, or of which it is not known yet who has them: an
+    /// offer may overtake the job object.
     early: BTreeMap<(JobId, PeerId), Offer>,
 }
 
+impl RelaysInner {
+    fn defer(&mut self, id: JobId, peer: &PeerId, offer: Offer) {
+        if self.early.len() < limit::JOBS_OPEN_MAX {
+            self.early.insert((id, peer.clone()), offer);
+        }
+    }
+}
+
 impl Relays {
-    /// Adds a job; offers that came before it are taken up.
+    /// Adds a job.
     pub fn insert(&self, job: Arc<Job>) {
+        self.lock().jobs.insert(job.id(), job);
+    }
+
+    /// Takes up the offers that came before the job, of peers that `admits` lets in.
+    pub fn take_up_early(&self, job: &Arc<Job>, admits: impl Fn(&PeerId) -> bool) {
         let mut inner = self.lock();
-        inner.jobs.insert(job.id(), Arc::clone(&job));
         let early = std::mem::take(&mut inner.early);
         let (mine, others) = early.into_iter().partition(|((id, _), _)| *id == job.id());
         inner.early = others;
         drop(inner);
         let mine: BTreeMap<(JobId, PeerId), Offer> = mine;
-        for ((_, peer), offer) in mine {
+        for ((_, peer), offer) in mine.into_iter().filter(|((_, peer), _)| admits(peer)) {
             job.step(|relay, fx| relay.offered(&peer, offer, fx));
         }
     }
@@ -59,15 +78,33 @@ impl Relays {
         if let Some(job) = inner.jobs.get(&id).cloned() {
             drop(inner);
             job.step(|relay, fx| relay.offered(link.peer(), offer, fx));
-        } else if inner.early.len() < limit::JOBS_OPEN_MAX {
-            inner.early.insert((id, link.peer().clone()), offer);
+        } else {
+            inner.defer(id, link.peer(), offer);
         }
+    }
+
+    /// Keeps an offer for [`Self::take_up_early`].
+    pub fn defer(&self, link: &Link, id: JobId, offer: Offer) {
+        self.lock().defer(id, link.peer(), offer);
     }
 
     /// `link`'s peer wants the job.
     pub fn wanted(&self, link: &Arc<Link>, id: JobId, want: Want) {
         if let Some(job) = self.get(id) {
             job.step(|relay, fx| relay.wanted(link.peer(), want, fx));
+        }
+    }
+
+    /// Lets all jobs look, ten times a second, who feeds and who is fed, until `stop`.
+    pub async fn tick(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(TICK_EVERY);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = interval.tick() => self.all().iter().for_each(Job::tick),
+            }
         }
     }
 

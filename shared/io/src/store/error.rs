@@ -113,6 +113,11 @@ pub enum StoreError {
     /// The flusher's thread has ended.
     #[error("the flusher has ended")]
     FlusherEnded,
+    /// The flusher's thread has panicked: nothing becomes durable any more.
+    #[error(
+        "the thread that flushes content has panicked; start again to go on from what is durable, and report what the log says"
+    )]
+    FlusherPanicked,
 }
 
 impl StoreError {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shared::id::JobId;
+use tokio_util::sync::CancellationToken;
 
 use super::flush::flush_group;
 use super::{Flushed, JobStore, StoreError, StoreRoot};
@@ -28,6 +29,7 @@ struct Shared {
     queue: Mutex<Queue>,
     news: Condvar,
     bytes_max: u64,
+    panicked: CancellationToken,
 }
 
 /// At most one entry for each open job.
@@ -51,7 +53,12 @@ impl Flusher {
         bytes_max: u64,
         report: impl Fn(Flushed) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), news: Condvar::new(), bytes_max });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            news: Condvar::new(),
+            bytes_max,
+            panicked: CancellationToken::new(),
+        });
         let its = Arc::clone(&shared);
         let path = root.path().to_owned();
         let thread = std::thread::Builder::new()
@@ -85,6 +92,14 @@ impl Flusher {
             self.shared.news.notify_one();
         }
         Ok(())
+    }
+
+    /// Ends when the thread has panicked, and never else.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn panicked(&self) {
+        self.shared.panicked.cancelled().await;
     }
 
     /// Flushes what waits, ends the thread and waits for it.
@@ -122,6 +137,9 @@ struct EndMark<'a>(&'a Shared);
 impl Drop for EndMark<'_> {
     fn drop(&mut self) {
         self.0.queue().ended = true;
+        if std::thread::panicking() {
+            self.0.panicked.cancel();
+        }
     }
 }
 

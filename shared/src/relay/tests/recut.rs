@@ -11,17 +11,17 @@ const JOB: JobId = JobId([1; 16]);
 const LONG: u32 = 30;
 
 /// The publisher's log: its pages, and where the bytes of each chunk are.
-struct Log {
+pub(super) struct Log {
     manifest: Manifest,
-    pages: Vec<Page>,
+    pub(super) pages: Vec<Page>,
     places: BTreeMap<u64, (u64, u32)>,
-    len: u64,
+    pub(super) len: u64,
     /// Short chunks since the log was cut anew.
-    tail: Vec<(u64, u32)>,
+    pub(super) tail: Vec<(u64, u32)>,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let attributes = Attributes { kind: ObjectKind::Live, modified: None, executable: false };
         let mut log = Self {
             manifest: Manifest::new(JOB, LONG),
@@ -43,14 +43,23 @@ impl Log {
         self.pages.push(page);
     }
 
-    fn chunk(&mut self, len: u32) {
-        let entry = chunk(self.len, len);
-        self.tail.push((self.len, len));
-        self.len += u64::from(len);
-        self.push(vec![entry]);
+    pub(super) fn chunk(&mut self, len: u32) {
+        self.chunks(1, len);
     }
 
-    fn cut_anew(&mut self) {
+    /// A page of `count` chunks.
+    pub(super) fn chunks(&mut self, count: usize, len: u32) {
+        let entry = |_| {
+            let entry = chunk(self.len, len);
+            self.tail.push((self.len, len));
+            self.len += u64::from(len);
+            entry
+        };
+        let entries = (0..count).map(entry).collect();
+        self.push(entries);
+    }
+
+    pub(super) fn cut_anew(&mut self) {
         let mut entries = vec![self.manifest.recut_entry()];
         let mut long: Option<(u64, u32)> = None;
         for (offset, len) in std::mem::take(&mut self.tail) {
@@ -67,7 +76,7 @@ impl Log {
         self.push(entries);
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let digest = Hash::ZERO;
         let close = Entry::Close { object: 0, len: self.len, digest };
         self.push(vec![close, Entry::End { content_len: self.len, digest }]);
@@ -80,51 +89,107 @@ fn chunk(offset: u64, len: u32) -> Entry {
 }
 
 /// A peer: what it knows of the log, and the bytes that it has.
-struct Peer {
+pub(super) struct Peer {
     manifest: Manifest,
-    relay: Relay,
+    pub(super) relay: Relay,
+    pub(super) now: Time,
     /// Pages that wait, and whether they come in place of others.
     parked: BTreeMap<u32, (Page, bool)>,
     early: BTreeSet<u64>,
-    has: BTreeSet<u64>,
+    pub(super) has: BTreeSet<u64>,
+    /// The pages that were taken up, in order: what its store has.
+    taken: Vec<u32>,
     received: u64,
 }
 
 impl Peer {
-    fn new(stripes: u8, window: u64) -> Self {
+    pub(super) fn new(stripes: u8, window: u64) -> Self {
         Self {
             manifest: Manifest::new(JOB, LONG),
             relay: Relay::new(stripes, window),
+            now: NOW,
             parked: BTreeMap::new(),
             early: BTreeSet::new(),
             has: BTreeSet::new(),
+            taken: Vec::new(),
             received: 0,
         }
     }
 
-    fn page(&mut self, page: &Page, in_place: bool, fx: &mut Vec<Effect>) {
+    /// What a restart finds: the pages that were taken up, and of the chunks that are not void
+    /// those that `keeps`.
+    pub(super) fn restart(&self, log: &Log, window: u64, mut keeps: impl FnMut() -> bool) -> Self {
+        let stripes = u8::try_from(self.relay.stripes).unwrap();
+        let mut new = Self { now: self.now, ..Self::new(stripes, window) };
+        let mut cuts = Cuts::default();
+        for index in &self.taken {
+            let page = &log.pages[*index as usize];
+            let summary = new.manifest.accept(page, &page.draft()).unwrap();
+            let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
+            if let Some(recut) = summary.recut {
+                let within = (recut.first_page..recut.page).map(|page| &log.pages[page as usize]);
+                let short = within.flat_map(|page| page.chunks().map(|(_, len, ..)| len));
+                let short: Vec<u32> = short.collect();
+                cuts = if summary.skipped {
+                    Cuts::default()
+                } else {
+                    Cuts::new(&recut, &short, &lens)
+                };
+            }
+            if self.relay.has_page(*index) {
+                let last = new.manifest.end().is_some();
+                new.relay.restore_page((*index, page.first_chunk), &lens, page.recut(), last);
+            }
+        }
+        new.taken.clone_from(&self.taken);
+        let mut held = ChunkSet::new();
+        for chunk in (0..self.relay.chunks()).filter(|chunk| self.relay.held().contains(*chunk)) {
+            if self.relay.is_void(chunk) || (!cuts.has_long(chunk) && keeps()) {
+                held.insert(chunk);
+            }
+        }
+        for cut in cuts.iter() {
+            if cut.is_in(&held) {
+                held.insert(cut.chunk);
+            }
+        }
+        for (chunk, (offset, len)) in &log.places {
+            if held.contains(*chunk) && !self.relay.is_void(*chunk) {
+                new.has.extend(*offset..*offset + u64::from(*len));
+            }
+        }
+        new.relay.restore(&held, cuts, false);
+        new.relay.publish(new.relay.pages(), &mut Vec::new());
+        new
+    }
+
+    pub(super) fn page(&mut self, page: &Page, in_place: bool, fx: &mut Vec<Effect>) {
         let due = self.manifest.pages();
         if page.index < due {
             return;
         }
         if page.index > due && !(in_place && self.manifest.may_skip_to(page)) {
-            self.parked.insert(page.index, (page.clone(), in_place));
+            let before = self.parked.get(&page.index).is_some_and(|(_, in_place)| *in_place);
+            self.parked.insert(page.index, (page.clone(), in_place || before));
             return;
         }
         let summary = self.manifest.accept(page, &page.draft()).unwrap();
+        self.taken.push(page.index);
         let lens: Vec<u32> = page.chunks().map(|(_, len, ..)| len).collect();
         self.relay.page(&summary, &lens, self.manifest.end().is_some(), fx);
         self.relay.publish(self.relay.pages(), fx);
         self.parked = self.parked.split_off(&self.manifest.pages());
-        let next = self.parked.first_key_value();
-        if next.is_some_and(|(index, (_, in_place))| *in_place || *index == self.manifest.pages())
-            && let Some((_, (page, in_place))) = self.parked.pop_first()
+        let due = self.manifest.pages();
+        let mut parked = self.parked.iter();
+        let next = parked.find(|(index, (_, in_place))| **index == due || *in_place);
+        if let Some(index) = next.map(|(index, _)| *index)
+            && let Some((page, in_place)) = self.parked.remove(&index)
         {
             self.page(&page, in_place, fx);
         }
     }
 
-    fn chunk(&mut self, log: &Log, chunk: u64, fx: &mut Vec<Effect>) {
+    pub(super) fn chunk(&mut self, log: &Log, chunk: u64, fx: &mut Vec<Effect>) {
         let (offset, len) = log.places[&chunk];
         if chunk >= self.relay.chunks() {
             self.early.insert(chunk);
@@ -136,14 +201,22 @@ impl Peer {
         }
         assert_eq!(self.relay.chunk_len(chunk), len);
         self.has.extend(offset..offset + u64::from(len));
-        self.relay.hold(NOW, chunk, len, fx);
+        self.relay.hold(self.now, chunk, len, fx);
+    }
+
+    /// Makes durable what has come.
+    pub(super) fn flush(&mut self, log: &Log, fx: &mut Vec<Effect>) {
         let bytes = self.relay.durable_bytes();
-        self.relay.flushed(&[(chunk, 1)], fx);
+        let (held, durable) = (self.relay.held(), self.relay.durable());
+        if held.len() > durable.len() {
+            let runs: Vec<(u64, u64)> = held.runs(durable.head()).collect();
+            self.relay.flushed(&runs, fx);
+        }
         assert!(self.relay.durable_bytes() >= bytes, "durable bytes went back");
         assert!(self.relay.durable_bytes() <= log.len);
     }
 
-    fn early(&mut self, log: &Log, fx: &mut Vec<Effect>) {
+    pub(super) fn early(&mut self, log: &Log, fx: &mut Vec<Effect>) {
         let known: Vec<u64> = self.early.range(..self.relay.chunks()).copied().collect();
         for chunk in known {
             self.early.remove(&chunk);
@@ -189,6 +262,7 @@ impl Line {
             if page.recut().is_none() {
                 page.chunks().for_each(|(number, ..)| {
                     self.source.chunk(&self.log, number, &mut fx);
+                    self.source.flush(&self.log, &mut fx);
                 });
             }
         }
@@ -257,6 +331,7 @@ impl Line {
                 }
                 Next::Chunk(chunk) => self.node.chunk(&self.log, chunk, &mut fx),
             }
+            self.node.flush(&self.log, &mut fx);
             self.carry(fx);
         }
         some
@@ -398,10 +473,77 @@ fn of_long_chunks_fewer_are_on_their_way() {
             _ => None,
         })
     };
-    relay.offered(&PeerId::Base, Offer { pages: 1, head: 9, spare_bps: 0 }, &mut fx);
+    relay.offered(&PeerId::Base, Offer::of_root(1, 9), &mut fx);
     assert_eq!(credit(&fx), Some(8), "nothing is known of them");
     relay.page(&PageSummary::plain(0, 0), &[10, 40, 40, 40], false, &mut fx);
     relay.hold(NOW, 0, 10, &mut fx);
     assert_eq!(relay.window_at(1), 2);
     assert_eq!(relay.window_at(9), 8);
+}
+
+#[test]
+fn who_subscribes_when_chunks_are_void_gets_the_long_ones_though_it_was_known_before() {
+    let mut line = Line::new(1, 64, 1);
+    let (late, mut fx) = (PeerId::Node("late".parse().unwrap()), Vec::new());
+    line.source.relay.wanted(&late, Want::default(), &mut fx);
+    for _ in 0..2 {
+        for _ in 0..6 {
+            line.publish(|log| log.chunk(5));
+        }
+        line.publish(Log::cut_anew);
+    }
+    let stripes = vec![crate::wire::message::StripeWant::new(0, 0, 64)];
+    let want = Want { stripes, pages_to: limit::PAGES_AHEAD, ..Want::default() };
+    let relay = &mut line.source.relay;
+    relay.wanted(&late, want, &mut fx);
+    let sent: Vec<Next> = std::iter::from_fn(|| relay.next_send(&late)).collect();
+    let bytes: u64 = sent
+        .iter()
+        .map(|next| match next {
+            Next::Chunk(chunk) => u64::from(relay.chunk_len(*chunk)),
+            Next::Page(_) | Next::PageInPlace(_) => 0,
+        })
+        .sum();
+    assert_eq!(bytes, line.log.len, "{sent:?}");
+}
+
+/// What is sent to a receiver that says `want`.
+fn sent_to(line: &mut Line, peer: &PeerId, want: Want) -> Vec<Next> {
+    line.source.relay.wanted(peer, want, &mut Vec::new());
+    std::iter::from_fn(|| line.source.relay.next_send(peer)).collect()
+}
+
+fn wants(pages: u32, from: u64) -> Want {
+    let stripes = vec![crate::wire::message::StripeWant::new(0, from, 64)];
+    Want { pages, stripes, pages_to: limit::PAGES_AHEAD, ..Want::default() }
+}
+
+#[test]
+fn who_has_no_use_for_short_chunks_gets_the_long_ones_once_while_both_can_be_had() {
+    let (mut line, late) = (Line::new(1, 64, 1), PeerId::Node("late".parse().unwrap()));
+    line.publish(|log| log.chunks(12, 5));
+    line.publish(Log::cut_anew);
+    // It took the third page in place of the second.
+    let long = [Next::Chunk(12), Next::Chunk(13)];
+    assert_eq!(sent_to(&mut line, &late, wants(3, 12)), long);
+    line.publish(|log| log.chunks(6, 5));
+    line.publish(Log::cut_anew);
+    let sent = sent_to(&mut line, &late, wants(3, 13));
+    assert!(sent.contains(&Next::Chunk(14)), "{sent:?}");
+    assert!(long.iter().all(|long| !sent.contains(long)), "{sent:?}");
+}
+
+#[test]
+fn who_lacks_a_long_chunk_whose_bytes_it_was_sent_lacks_those_behind_it_too() {
+    let (mut line, late) = (Line::new(1, 64, 1), PeerId::Node("late".parse().unwrap()));
+    line.publish(|log| log.chunks(12, 5));
+    line.publish(Log::cut_anew);
+    sent_to(&mut line, &late, wants(0, 0));
+    line.publish(|log| log.chunks(6, 5));
+    line.publish(Log::cut_anew);
+    // The short chunks were void for it when they came.
+    let sent = sent_to(&mut line, &late, wants(3, 12));
+    let long: Vec<&Next> =
+        sent.iter().filter(|next| matches!(next, Next::Chunk(12 | 13))).collect();
+    assert_eq!(long, [&Next::Chunk(12), &Next::Chunk(13)], "{sent:?}");
 }

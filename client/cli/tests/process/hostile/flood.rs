@@ -38,7 +38,7 @@ async fn a_flood_of_datagrams() {
     // As many frames of an unknown type as fit, and beats, which are taken up.
     let unknown = [200u8, 0, 0, 0].repeat(250);
     for number in 0..100_000u32 {
-        let beat = frame(FrameType::Beat, &[number.to_le_bytes()[0] % 250, 0]);
+        let beat = frame(FrameType::Beat, &[number.to_le_bytes()[0] % 250, 0, 0]);
         let bytes = if number % 2 == 0 { unknown.clone() } else { beat };
         rogue.connection.send_datagram_wait(bytes.into()).await.unwrap();
     }

@@ -92,6 +92,7 @@ fn object(identity: &Identity, number: u8) -> JobObject {
         kind: Kind::Files,
         size: Some(1_000_000),
         created_at_ms: 0,
+        deadline_s: None,
         stripes: 1,
         chunk_max: 16_384,
         priority: 5,
@@ -116,7 +117,7 @@ impl Impostor {
         greet::welcome(&mut control, &welcome).await.unwrap();
         let assign = codec::encode(&Assign::Open(Box::new(self.signed())));
         let mut open = state(FrameType::Assign, self.object.id, 1, &assign);
-        let offer = codec::encode(&Offer { pages: 1, head: 1, spare_bps: 0 });
+        let offer = codec::encode(&Offer::of_root(1, 1));
         open.extend(state(FrameType::Offer, self.object.id, 2, &offer));
         control.send.write_all(&open).await.unwrap();
         let asked = answer_servers(&connection);

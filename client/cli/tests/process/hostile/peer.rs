@@ -194,7 +194,7 @@ impl Rogue {
         let object = signed.open(&self.base_key).unwrap();
         self.job = object.id;
         assert_eq!(&object.tenant, identity.name());
-        let offer = Offer { pages: 1, head: 0, spare_bps: 0 };
+        let offer = Offer::of_root(1, 0);
         let bytes = state(FrameType::Offer, self.job, 1, &codec::encode(&offer));
         self.control.write_all(&bytes).await.unwrap();
         // What the base wants comes in a datagram or on the stream; credit is there when the

@@ -6,7 +6,7 @@ use shared::seal::Hash;
 use shared::wire::code::Code;
 use shared::wire::codec;
 use shared::wire::message::{
-    Ack, Acks, FrameType, Hello, Offer, Phase, Reconcile, Report, Source, Stamp, StateKind,
+    Ack, Acks, Flow, FrameType, Hello, Offer, Phase, Reconcile, Report, Source, Stamp, StateKind,
     StripeWant, Want,
 };
 use shared::wire::record::RecordKind;
@@ -19,17 +19,17 @@ use super::{Case, Ends, What, damage, forged, impostor, peer, source};
 
 /// A length beyond all memory.
 const BOMB: &[u8] = &[0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-const OFFER: Offer = Offer { pages: 1, head: 1, spare_bps: 0 };
+const OFFER: Offer = Offer::of_root(1, 1);
 const ACK: Ack =
     Ack { kind: StateKind::Offer, job: JobId([1; 16]), stamp: Stamp { term: 0, revision: 0 } };
-const STRIPE: StripeWant = StripeWant { stripe: 0, from: 0, credit: 0 };
+const STRIPE: StripeWant = StripeWant::new(0, 0, 0);
 
 fn sample_hello() -> Hello {
     Hello { version: String::new(), store: [0; 16], boot: 0, incarnation: 0, advertise: None }
 }
 
 fn report() -> Report {
-    Report { phase: Phase::Receiving, bytes: 0, rate_bps: 0, upstreams: Vec::new() }
+    Report::of_nothing(Phase::Receiving)
 }
 
 fn asks(request: &Request) -> Vec<u8> {
@@ -304,7 +304,7 @@ pub(super) const CASES: &[Case] = &[
     case("ledger with a flipped row", What::Folder(damage::Role::Base, damage::ledger_row_flipped), Serves, "damaged"),
     case("ledger that is a folder", What::Folder(damage::Role::Base, damage::ledger_is_a_folder), Exit(1), "ledger.sqlite"),
     // Peers: greetings.
-    case("greeting of another type", What::Peer(Who::Client, peer::Sends::Greeting(|| frame(FrameType::Beat, &[0, 0]))), Closed(Code::Malformed), "comes first"),
+    case("greeting of another type", What::Peer(Who::Client, peer::Sends::Greeting(|| frame(FrameType::Beat, &[0, 0, 0]))), Closed(Code::Malformed), "comes first"),
     case("greeting longer than a frame", What::Peer(Who::Client, peer::Sends::Greeting(|| vec![1, 0xff, 0xff, 0xff])), Closed(Code::Malformed), "exceed"),
     case("greeting with a length bomb", What::Peer(Who::Client, peer::Sends::Greeting(|| frame(FrameType::Hello, BOMB))), Closed(Code::Malformed), "malformed"),
     case("greeting with bytes left over", What::Peer(Who::Client, peer::Sends::Greeting(|| frame(FrameType::Hello, &[&codec::encode(&sample_hello())[..], &[0]].concat()))), Closed(Code::Malformed), "left over"),
@@ -328,7 +328,7 @@ pub(super) const CASES: &[Case] = &[
     case("Assign from a node", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Assign, &[]))), Closed(Code::Refused), "may not send"),
     case("Request from a node", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Request, &[]))), Closed(Code::Refused), "may not send"),
     case("Reply from a node", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Reply, &[]))), Closed(Code::Refused), "may not send"),
-    case("Beat from a client in a datagram", What::Peer(Who::Client, peer::Sends::Datagram(|_| frame(FrameType::Beat, &[0, 0]))), Closed(Code::Refused), "may not send"),
+    case("Beat from a client in a datagram", What::Peer(Who::Client, peer::Sends::Datagram(|_| frame(FrameType::Beat, &[0, 0, 0]))), Closed(Code::Refused), "may not send"),
     case("Offer from a node of a job that is not its own", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Offer, rogue.other, 1 << 40, &codec::encode(&OFFER)))), Nothing, ""),
     case("Want from a node that is not on the list", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Want, rogue.other, 1 << 40, &codec::encode(&Want::default())))), Closed(Code::Refused), "server list"),
     case("frame of an unknown type", What::Peer(Who::Client, peer::Sends::Control(|_| vec![200, 3, 0, 0, 1, 2, 3])), Nothing, ""),
@@ -348,6 +348,7 @@ pub(super) const CASES: &[Case] = &[
     case("envelope that is cut off", What::Peer(Who::Client, peer::Sends::Control(|rogue| frame(FrameType::Offer, &rogue.job.0))), Closed(Code::Malformed), "malformed"),
     case("Report of an unknown phase", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Report, rogue.other, 1 << 40, &[200, 0, 0, 0]))), Closed(Code::Malformed), "malformed"),
     case("Report with too many upstreams", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Report, rogue.other, 1 << 40, &codec::encode(&Report { upstreams: vec![Source::Base; 17], ..report() })))), Closed(Code::Malformed), "upstreams"),
+    case("Report with too many flows", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Report, rogue.other, 1 << 40, &codec::encode(&Report { flows: vec![Flow { source: Source::Base, bytes: 1, rate_bps: 1 }; 9], ..report() })))), Closed(Code::Malformed), "flows"),
     case("Report with a long reason", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Report, rogue.other, 1 << 40, &codec::encode(&Report { phase: Phase::Failed("x".repeat(513)), ..report() })))), Closed(Code::Malformed), "reason"),
     case("Report with a name that is none", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Report, rogue.other, 1 << 40, &[0, 0, 0, 1, 1, 1, b'A']))), Closed(Code::Malformed), "malformed"),
     case("Want with too many stripes", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Want, rogue.other, 1 << 40, &codec::encode(&Want { stripes: vec![STRIPE; 17], ..Want::default() })))), Closed(Code::Malformed), "stripes"),
@@ -356,7 +357,7 @@ pub(super) const CASES: &[Case] = &[
     case("Want with a run beyond all numbers", What::Peer(Who::Node, peer::Sends::Control(|rogue| state(FrameType::Want, rogue.other, 1 << 40, &codec::encode(&Want { held: vec![(u64::MAX, u64::MAX)], ..Want::default() })))), Closed(Code::Malformed), "beyond every job"),
     case("Reconcile with a length bomb", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Reconcile, BOMB))), Closed(Code::Malformed), "malformed"),
     case("Reconcile of too many jobs", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Reconcile, &codec::encode(&Reconcile { jobs: vec![JobId([1; 16]); 1_001], more: false })))), Closed(Code::Malformed), "jobs"),
-    case("Beat with bytes left over", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Beat, &[0, 0, 0]))), Closed(Code::Malformed), "left over"),
+    case("Beat with bytes left over", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Beat, &[0, 0, 0, 0]))), Closed(Code::Malformed), "left over"),
     case("Answer with a length bomb", What::Peer(Who::Node, peer::Sends::Control(|_| frame(FrameType::Answer, &[&[1; 16][..], &[0, 1, 2], BOMB].concat()))), Closed(Code::Malformed), "malformed"),
     case("datagram with bytes left over", What::Peer(Who::Client, peer::Sends::Datagram(|_| vec![200, 0, 0, 0, 1])), Closed(Code::Malformed), "left over"),
     case("datagram with a frame cut off", What::Peer(Who::Node, peer::Sends::Datagram(|_| vec![3, 9, 0, 0, 1])), Closed(Code::Malformed), "exceed"),
@@ -392,7 +393,7 @@ pub(super) const CASES: &[Case] = &[
     case("pages in the wrong order, ten thousands", What::Peer(Who::Client, peer::Sends::Stream(backwards)), Nothing, ""),
     case("padding without end", What::Peer(Who::Client, peer::Sends::Stream(|rogue| [of_job(rogue, vec![]), vec![0; 100_000]].concat())), Nothing, ""),
     // Peers: requests.
-    case("request of another type", What::Peer(Who::Client, peer::Sends::Asks(|_| frame(FrameType::Beat, &[0, 0]))), Closed(Code::Malformed), "frame of type 3"),
+    case("request of another type", What::Peer(Who::Client, peer::Sends::Asks(|_| frame(FrameType::Beat, &[0, 0, 0]))), Closed(Code::Malformed), "frame of type 3"),
     case("request of nothing", What::Peer(Who::Client, peer::Sends::Asks(|_| Vec::new())), Closed(Code::Malformed), "ended before"),
     case("request that is cut off", What::Peer(Who::Client, peer::Sends::Asks(|_| vec![32, 9, 0, 0, 1])), Closed(Code::Malformed), "ended before"),
     case("request longer than a frame", What::Peer(Who::Client, peer::Sends::Asks(|_| vec![32, 0xff, 0xff, 0xff])), Closed(Code::Malformed), "exceed"),

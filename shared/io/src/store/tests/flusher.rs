@@ -79,6 +79,7 @@ fn what_waits_is_flushed_after_the_period_and_at_the_stop() {
 
 #[test]
 fn a_panic_is_seen() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (disk, job) = (Disk::new(Layout::Spool), Job::mixed(1));
     let (root, store) = disk.create(&job);
     let (tell, told) = sync_channel::<()>(1);
@@ -91,5 +92,6 @@ fn a_panic_is_seen() {
     flusher.dirty(&store, 0).unwrap();
     // The channel closes when the thread has unwound.
     assert!(told.recv().is_err());
+    runtime.block_on(flusher.panicked());
     assert!(matches!(flusher.stop(), Err(FlusherPanicked)));
 }

@@ -284,6 +284,7 @@ pub(super) fn job_object(number: u8, chunk_max: u32) -> JobObject {
         kind: Kind::Files,
         size: None,
         created_at_ms: 0,
+        deadline_s: None,
         stripes: 1,
         chunk_max,
         priority: 5,
