@@ -118,7 +118,6 @@ impl Relay {
         let Some(overdue) = self.patience().overdue else { return false };
         let has_lost_source = ask.comes_bps == 0 && ask.from > 0;
         let lacked = self.lacked(0, ask.from).filter(|_| has_lost_source);
-        let lacked = lacked.filter(|chunk| self.durable.contains(*chunk));
         let here = lacked.and_then(|chunk| self.reached.at(chunk));
         here.is_some_and(|at| (overdue..NEW).contains(&self.now.since(at)))
     }
@@ -129,7 +128,7 @@ impl Relay {
         receiver.asks.values().find(|ask| self.is_overdue(ask)).map(|ask| ask.from)
     }
 
-    const fn spreads(&self) -> bool {
+    pub(super) const fn spreads(&self) -> bool {
         matches!(self.opening, Opening::Homes(_))
     }
 }

@@ -12,8 +12,10 @@ use std::time::Duration;
 use crate::id::PeerId;
 use crate::time::Time;
 
-use super::trial::{REST, REST_MAX, SETTLED, SURE};
-use super::{Effect, Relay, SwitchReason};
+use super::patience::AT_END;
+use super::trial::{SETTLED, SURE};
+use super::upstream::Upstream;
+use super::{Effect, Relay, Span, SwitchReason};
 
 /// What another source must gain: less is not worth a change, and a chunk that waits at a sender
 /// for its next word may seem later by as much.
@@ -36,6 +38,8 @@ pub(super) struct Gains {
     awaited: VecDeque<(u64, Time)>,
     /// By how much earlier it was, in seconds, and when that was seen.
     seen: VecDeque<(Time, f64)>,
+    /// Up to where it had said to be when it was first heard, and what was missing here.
+    first: Option<(u64, u64)>,
 }
 
 impl Gains {
@@ -54,15 +58,27 @@ impl Gains {
     }
 
     fn wait_for(&mut self, ahead: u64, now: Time) {
-        if self.awaited.len() < WORDS_MAX {
-            self.awaited.push_back((ahead, now));
+        if self.awaited.len() >= WORDS_MAX {
+            self.awaited.pop_front();
         }
+        self.awaited.push_back((ahead, now));
+    }
+
+    /// Whether more has come here than to it since it was first heard: the end of the stream is
+    /// not here yet, and when chunks come says nothing of how early their source is.
+    fn is_caught_up_with(&mut self, ahead: u64, missing: u64) -> bool {
+        let (first_ahead, first_missing) = *self.first.get_or_insert((ahead, missing));
+        let went_on = ahead.saturating_sub(first_ahead).saturating_add(AT_END);
+        missing.saturating_sub(first_missing) > went_on
     }
 
     /// What is seen by now, with the times of it.
     fn words(&self, now: Time) -> impl Iterator<Item = (Time, f64)> {
         let seen = self.seen.iter().copied().filter(move |(at, _)| now.since(*at) <= WORDS_AGE);
-        let late = self.awaited.iter().filter(move |(_, heard)| now.since(*heard) >= LATE);
+        let late = self
+            .awaited
+            .iter()
+            .filter(move |(_, heard)| (LATE..=WORDS_AGE).contains(&now.since(*heard)));
         seen.chain(late.map(move |(_, heard)| (*heard, now.since(*heard).as_secs_f64())))
     }
 
@@ -92,23 +108,33 @@ impl Relay {
         if is_source || feed.by.is_none() || now.since(feed.since) < SETTLED {
             return;
         }
+        let was_at_end = feed.was_at_end;
         let came = ahead.checked_sub(1).and_then(|chunk| self.reached.at(chunk));
-        let Some(upstream) = self.upstreams.get_mut(peer) else { return };
+        let Some(Upstream { gains, .. }) = self.upstreams.get_mut(peer) else { return };
+        if gains.is_caught_up_with(ahead, missing) && !was_at_end {
+            return;
+        }
         if ahead > missing {
-            upstream.gains.wait_for(ahead, now);
+            gains.wait_for(ahead, now);
         } else if let Some(came) = came {
-            upstream.gains.see(now, -now.since(came).as_secs_f64());
+            gains.see(now, -now.since(came).as_secs_f64());
         }
     }
 
-    /// When chunks came is remembered of the only stripe.
+    /// When chunks could be sent on is remembered of the only stripe: as soon as they come, at the
+    /// base when they are durable.
     pub(super) fn note_reached(&mut self) {
-        if let [missing] = self.missing.as_slice() {
-            self.reached.note(*missing, self.now);
-            for upstream in self.upstreams.values_mut() {
-                upstream.gains.reached(*missing, self.now);
-            }
+        let &[missing] = self.missing.as_slice() else { return };
+        let at = self.spans.partition_point(|span| span.index < self.published);
+        let described = at.checked_sub(1).and_then(|at| self.spans.get(at)).map_or(0, Span::end);
+        let durable = self.durable.head().min(described);
+        let sendable = if self.spreads() { durable } else { missing };
+        self.reached.note(sendable, self.now);
+        for upstream in self.upstreams.values_mut() {
+            upstream.gains.reached(missing, self.now);
         }
+        let is_at_end = self.feeds.first().is_some_and(|feed| self.is_at_end(feed));
+        self.feeds.iter_mut().for_each(|feed| feed.was_at_end |= is_at_end);
     }
 
     /// The only stripe has another source: what was seen of others was beside the one before.
@@ -156,12 +182,15 @@ impl Relay {
         let [feed] = self.feeds.as_slice() else { return };
         let Some(old) = feed.by.clone() else { return };
         let brought = feed.brought.clone();
-        if let Some(upstream) = self.upstreams.get_mut(&old) {
-            upstream.rest = (upstream.rest * 2).clamp(REST, REST_MAX);
-            upstream.rests_until = self.now + upstream.rest;
-        }
+        self.rest(&old);
         self.feed_from((peer.clone(), 0), SwitchReason::Earlier, fx);
         self.let_finish(0, old, brought);
+    }
+
+    /// `peer` is not tried for some time.
+    pub(super) fn rest(&mut self, peer: &PeerId) {
+        let now = self.now;
+        self.upstreams.get_mut(peer).into_iter().for_each(|upstream| upstream.rest(now));
     }
 
     /// Chunks of the only stripe that come within [`REST_OF_OLD`], at least one.

@@ -492,6 +492,7 @@ impl Relay {
         let pages = pages.min(self.pages);
         if pages > self.published {
             self.published = pages;
+            self.note_reached();
             self.wake_downstreams(fx);
         }
     }
@@ -544,6 +545,7 @@ impl Relay {
         }
         fx.push(Effect::Report { urgent: false });
         if self.durable.head() > head {
+            self.note_reached();
             self.tell_wants(true, fx);
         }
     }

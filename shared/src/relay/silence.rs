@@ -49,14 +49,19 @@ impl Relay {
             return (self.chunk_time(self.longest) * IDLE_CHUNKS).clamp(idle, IDLE_MAX);
         }
         let missing = self.missing.first().copied().unwrap_or(0);
+        let least = if feed.brought.is_any() { idle } else { first };
+        let most = if self.is_at_end(feed) { at_end.max(least) } else { IDLE_MAX };
+        let chunk = self.chunk_time(self.chunk_len(missing)) * IDLE_CHUNK;
+        self.cadence.usual().max(chunk).clamp(least, most)
+    }
+
+    /// Whether the only stripe is here up to what its source has, but for [`AT_END`] chunks.
+    pub(super) fn is_at_end(&self, feed: &Feed) -> bool {
+        let missing = self.missing.first().copied().unwrap_or(0);
         let source = feed.by.as_ref().and_then(|by| self.upstreams.get(by));
         let source = source.filter(|source| !source.offer.is_root());
         let known = source.map_or(0, |source| source.offer.ahead_in(0)).max(self.chunks);
-        let least = if feed.brought.is_any() { idle } else { first };
-        let is_behind = known > missing.saturating_add(AT_END);
-        let most = if is_behind { IDLE_MAX } else { at_end.max(least) };
-        let chunk = self.chunk_time(self.chunk_len(missing)) * IDLE_CHUNK;
-        self.cadence.usual().max(chunk).clamp(least, most)
+        known <= missing.saturating_add(AT_END)
     }
 
     /// How long a chunk of a stripe takes at the rate at which the job comes.

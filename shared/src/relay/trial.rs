@@ -208,11 +208,22 @@ impl Feed {
                 beside.brought.add(len);
             }
             None => {
-                self.lively = now;
-                (self.wants_other, self.is_silent, self.lacks) = (false, false, None);
+                self.revive(now);
                 self.brought.add(len);
             }
         }
+    }
+
+    /// Whether the source before still sends what comes before its first chunk.
+    pub(super) fn is_followed(&self) -> bool {
+        let leaves = |beside: &Beside| beside.from == 0 && beside.to.is_some();
+        !self.brought.is_any() && self.beside.as_ref().is_some_and(leaves)
+    }
+
+    /// It is not silent.
+    pub(super) const fn revive(&mut self, now: Time) {
+        self.lively = now;
+        (self.wants_other, self.is_silent, self.lacks) = (false, false, None);
     }
 
     fn is_on_trial(&self) -> bool {
@@ -321,8 +332,7 @@ impl Relay {
         feed.judged_bps = feed.brought.bps();
         let Some(beside) = &mut feed.beside else { return };
         let Some(upstream) = self.upstreams.get_mut(&beside.by) else { return };
-        upstream.rest = (upstream.rest * 2).clamp(REST, REST_MAX);
-        upstream.rests_until = now + upstream.rest;
+        upstream.rest(now);
         let to = upstream.credit(stripe);
         match beside.brought.any && to > beside.from {
             true => beside.to = Some(to),

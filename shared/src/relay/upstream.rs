@@ -55,6 +55,8 @@ pub(super) struct Feed {
     /// another one is known to have more meanwhile. Of the only stripe.
     pub(super) is_silent: bool,
     pub(super) lacks: Option<Time>,
+    /// Whether the end of the stream was here since it was chosen. Of the only stripe.
+    pub(super) was_at_end: bool,
     /// Why it has no feeder, while it has none, and since when that was seen.
     without: SwitchReason,
     alone: Option<Time>,
@@ -116,6 +118,12 @@ impl Feed {
 }
 
 impl Upstream {
+    /// It is not tried for some time, twice as long as before.
+    pub(super) fn rest(&mut self, now: Time) {
+        self.rest = (self.rest * 2).clamp(trial::REST, trial::REST_MAX);
+        self.rests_until = now + self.rest;
+    }
+
     pub(super) fn credit(&self, stripe: u64) -> u64 {
         usize::try_from(stripe).ok().and_then(|s| self.credits.get(s)).copied().unwrap_or(0)
     }
@@ -267,9 +275,13 @@ impl Relay {
         if pause >= self.patience().idle || self.feeds.iter().any(|feed| !feed.brought.is_any()) {
             self.resumed_at = now;
         }
+        let comes_slowly = self.cadence.mean() >= self.patience().idle;
         let stripe = usize::try_from(chunk % self.stripes).ok();
         if let Some(feed) = stripe.and_then(|stripe| self.feeds.get_mut(stripe)) {
             feed.take(chunk, len, now);
+            if comes_slowly && feed.is_followed() {
+                feed.revive(now);
+            }
         }
     }
 
@@ -339,10 +351,14 @@ impl Relay {
                 let reason = if is_unwelcome { SwitchReason::Closed } else { SwitchReason::Idle };
                 let next = (stripe, missing.saturating_add(1));
                 let before = Some((peer.clone(), feed.brought.clone())).filter(|_| !is_idle);
+                let old = peer.clone();
                 let is_changed =
                     self.promote(stripe, reason, fx) || self.change_feeder(next, reason, fx);
-                if let Some((old, brought)) = before.filter(|_| is_changed) {
-                    self.let_finish(at, old, brought);
+                match before {
+                    Some((old, brought)) if is_changed => self.let_finish(at, old, brought),
+                    // What it says of how early it is counts for less now.
+                    None if is_changed && self.stripes == 1 => self.rest(&old),
+                    Some(_) | None => {}
                 }
                 let wants_other = !is_changed;
                 let is_given_up = wants_other && is_unwelcome && is_idle;

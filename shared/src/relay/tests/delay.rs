@@ -20,6 +20,9 @@ type LateAt = fn(f64) -> Option<u64>;
 struct Source {
     relay: Relay,
     late: LateAt,
+    /// Milliseconds from one record to the next, at least; none that sends nothing.
+    pace_ms: Option<u64>,
+    sent_at: u64,
     is_offered: bool,
     wants: VecDeque<(u64, Want)>,
     offers: VecDeque<(u64, Offer)>,
@@ -38,6 +41,10 @@ struct Race {
     doubled: u64,
     by: Option<PeerId>,
     changes: u32,
+    /// From one chunk to the next.
+    chunk_ms: u64,
+    /// When a source was silent at last.
+    silent_at: u64,
 }
 
 fn name(source: usize) -> PeerId {
@@ -67,6 +74,8 @@ impl Race {
         let source = |late| Source {
             relay: sharing(),
             late,
+            pace_ms: Some(0),
+            sent_at: 0,
             is_offered: false,
             wants: VecDeque::new(),
             offers: VecDeque::new(),
@@ -82,6 +91,8 @@ impl Race {
             doubled: 0,
             by: None,
             changes: 0,
+            chunk_ms: CHUNK_MS,
+            silent_at: 0,
         }
     }
 
@@ -142,6 +153,9 @@ impl Race {
         if self.now.is_multiple_of(TICK_MS) {
             let now = self.time();
             self.receive(|relay, fx| relay.tick(now, None, fx));
+            if self.receiver.feeds[0].is_silent {
+                self.silent_at = self.now;
+            }
         }
     }
 
@@ -155,7 +169,7 @@ impl Race {
         let (source, mut fx) = (&mut self.sources[at], Vec::new());
         source.relay.at(time);
         let next = source.relay.held().head();
-        if next * CHUNK_MS + late + noise <= now + most / 2 {
+        if next * self.chunk_ms + late + noise <= now + most / 2 {
             add(&mut source.relay, time, next, &mut fx);
         }
         while let Some((_, want)) = source.wants.pop_front_if(|want| want.0 <= now) {
@@ -164,7 +178,11 @@ impl Race {
         if source.is_offered && now.is_multiple_of(TICK_MS) {
             source.relay.tick(time, None, &mut fx);
         }
-        while let Some(next) = source.relay.next_send(&me()) {
+        let may_send = |source: &Source| source.pace_ms.is_some_and(|p| now >= source.sent_at + p);
+        while may_send(source) {
+            let Some(next) = source.relay.next_send(&me()) else { break };
+            // Pages are short.
+            source.sent_at = if matches!(next, Next::Chunk(_)) { now } else { source.sent_at };
             source.records.push_back((now + WAY_MS, next));
         }
         self.say(at, fx);
@@ -281,6 +299,85 @@ fn a_little_earlier_is_no_reason() {
         race.offer(1);
         race.run_until(60.0);
         assert_eq!(race.changes, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_catches_up_takes_none_of_equal_sources_for_earlier() {
+    for seed in 0..4 {
+        let mut race = Race::new(seed, [EARLY, EARLY]);
+        // Three times as fast as they come: half a minute for the first minute.
+        race.sources.iter_mut().for_each(|source| source.pace_ms = Some(10));
+        race.run_until(60.0);
+        (0..2).for_each(|source| race.offer(source));
+        race.run_until(70.0);
+        assert!(race.came.len() < 1_600, "seed {seed}: it has caught up already");
+        race.run_until(110.0);
+        assert_eq!(race.changes, 0, "seed {seed}");
+        assert!(race.came.len() > 3_280, "seed {seed}: {} chunks", race.came.len());
+    }
+}
+
+#[test]
+fn a_source_that_does_not_keep_up_is_left_though_the_end_was_never_reached() {
+    for seed in 0..4 {
+        let mut race = Race::new(seed, [EARLY, EARLY]);
+        race.sources[0].pace_ms = Some(40);
+        race.run_until(3.0);
+        race.offer(0);
+        race.run_until(6.0);
+        race.offer(1);
+        let at = race.is_on_after(1, 13.0).map(|at| at - 6.0);
+        assert!(at.is_some_and(|at| at <= 4.0), "seed {seed}: {at:?}");
+    }
+}
+
+#[test]
+fn of_a_stream_in_bursts_the_earlier_source_is_found() {
+    // Every second what has come to be meanwhile, for half a second.
+    let early: LateAt = |at| Some(if at % 1.0 < 0.59 { 0 } else { 10_000 });
+    let late: LateAt = |at| Some(if (at + 0.91) % 1.0 < 0.55 { 90 } else { 10_000 });
+    for seed in 0..4 {
+        let mut race = Race::new(seed, [late, early]);
+        race.chunk_ms = 15;
+        race.offer(0);
+        race.run_until(3.0);
+        race.offer(1);
+        let at = race.is_on_after(1, 20.0).map(|at| at - 3.0);
+        assert!(at.is_some_and(|at| at <= 6.0), "seed {seed}: {at:?}");
+        race.run_until(60.0);
+        assert_eq!(race.changes, 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_source_that_announces_early_and_sends_nothing_rests_longer_and_longer() {
+    for seed in 0..4 {
+        let mut race = Race::new(seed, [LATE, EARLY]);
+        race.sources[1].pace_ms = None;
+        race.offer(0);
+        race.offer(1);
+        race.run_until(60.0);
+        // Tried after some seconds, 10 s, 20 s and 40 s later.
+        assert!((2..=6).contains(&race.changes), "seed {seed}: {}", race.changes);
+        assert!(race.came.len() > 1_750, "seed {seed}: {} chunks", race.came.len());
+    }
+}
+
+#[test]
+fn an_earlier_source_is_not_silent_while_the_one_before_sends_the_rest() {
+    for (seed, chunk_ms) in (0..4).flat_map(|seed| [170, 250].map(|ms| (seed, ms))) {
+        let mut race = Race::new(seed, [LATE, EARLY]);
+        race.chunk_ms = chunk_ms;
+        race.offer(0);
+        race.run_until(3.0);
+        race.offer(1);
+        let on = race.is_on_after(1, 30.0);
+        let on = on.unwrap_or_else(|| panic!("{chunk_ms} ms, seed {seed}: not found"));
+        race.run_until(on + 5.0);
+        let silent = race.silent_at as f64 / 1e3 - on;
+        assert!(silent < 0.0, "{chunk_ms} ms, seed {seed}: silent after {silent} s");
+        assert_eq!(race.changes, 1, "{chunk_ms} ms, seed {seed}");
     }
 }
 

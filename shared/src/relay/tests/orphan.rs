@@ -8,11 +8,24 @@ const fn at(ms: u64) -> Time {
 
 /// A chunk of a page of its own comes to the base and is published.
 fn grow(base: &mut Relay, ms: u64) {
+    arrive(base, ms);
+    settle(base, ms);
+}
+
+/// A chunk of a page of its own comes to the base, which has not stored it.
+fn arrive(base: &mut Relay, ms: u64) {
     let (chunk, mut fx) = (base.chunks(), Vec::new());
     base.at(at(ms));
     next_page(base, &[10], false, &mut fx);
     base.hold(at(ms), chunk, 10, &mut fx);
-    base.flushed(&[(chunk, 1)], &mut fx);
+}
+
+/// What has come to the base is durable and published.
+fn settle(base: &mut Relay, ms: u64) {
+    let mut fx = Vec::new();
+    base.at(at(ms));
+    let head = base.durable().head();
+    base.flushed(&[(head, base.chunks() - head)], &mut fx);
     base.publish(base.pages(), &mut fx);
 }
 
@@ -65,6 +78,17 @@ fn the_base_feeds_one_orphan_at_once_and_tells_the_others_that_there_is_more() {
     base.wanted(&node("a"), of_all(1, 5, 8), &mut fx);
     assert_eq!(looks(&mut base, 3_900), [], "a has time to pass it on");
     assert_eq!(looks(&mut base, 4_200), [node("b")]);
+}
+
+#[test]
+fn what_the_base_could_not_send_before_is_not_overdue() {
+    let mut base = base(&["a"], 5);
+    arrive(&mut base, 3_000);
+    assert_eq!(asks(&mut base, "a", 5, 3_140), []);
+    assert_eq!(looks(&mut base, 3_590), []);
+    settle(&mut base, 3_600);
+    assert_eq!(looks(&mut base, 3_700), [], "it has been on its way for a tenth of a second");
+    assert_eq!(looks(&mut base, 3_760), [node("a")]);
 }
 
 #[test]
