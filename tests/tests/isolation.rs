@@ -14,3 +14,6 @@ mod caps;
 #[cfg(test)]
 #[path = "isolation/cases.rs"]
 mod cases;
+#[cfg(test)]
+#[path = "isolation/mesh.rs"]
+mod mesh;

@@ -5,6 +5,9 @@
 #[path = "process/account.rs"]
 mod account;
 #[cfg(test)]
+#[path = "process/among.rs"]
+mod among;
+#[cfg(test)]
 #[path = "process/content.rs"]
 mod content;
 #[cfg(test)]

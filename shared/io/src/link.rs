@@ -37,7 +37,7 @@ use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
 use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
 use crate::telemetry::PeerContent;
-use crate::transport::Terms;
+use crate::transport::{Terms, UNI_STREAMS_MAX, UNI_STREAMS_MIN};
 use crate::turns::{LinkTurns, Turn};
 use crate::{intake, telemetry};
 
@@ -586,6 +586,9 @@ impl Link {
     }
 
     async fn accept_job_streams(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
+        // Each task that reads a stream has it.
+        let open = Arc::new(());
+        let mut most = UNI_STREAMS_MIN;
         while let Ok(stream) = self.connection.accept_uni().await {
             let (sender, receiver) = (self.identity.role, conduct.role());
             if !rights::may_feed(sender, receiver) {
@@ -594,7 +597,15 @@ impl Link {
                 return self.fault(Code::Refused, &fault.to_string());
             }
             let (link, conduct) = (Arc::clone(&self), Arc::clone(&conduct));
-            self.spawn(intake::run(link, stream, conduct));
+            let is_open = Arc::clone(&open);
+            self.spawn(async move {
+                let _is_open = is_open;
+                intake::run(link, stream, conduct).await;
+            });
+            if Arc::strong_count(&open) > most as usize / 2 && most < UNI_STREAMS_MAX {
+                most = (2 * most).min(UNI_STREAMS_MAX);
+                self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(most));
+            }
         }
     }
 

@@ -167,8 +167,10 @@ impl Relay {
         let gains = self.upstreams.keys().filter_map(|peer| Some((self.gain_of(peer)?, peer)));
         let mut earlier: Vec<(f64, PeerId)> = gains.map(|(g, peer)| (g, peer.clone())).collect();
         earlier.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let of_stripe = (0, self.ahead(0));
         let opened = earlier.iter().find(|(_, peer)| {
-            self.upstreams.get(peer).is_some_and(|upstream| self.can_feed(upstream, 0, 0))
+            let upstream = self.upstreams.get(peer);
+            upstream.is_some_and(|upstream| self.can_feed(upstream, of_stripe, 0))
         });
         match opened {
             Some((_, peer)) => self.change_to_earlier(&peer.clone(), fx),

@@ -288,13 +288,18 @@ impl Relay {
     /// Tells every receiver what can be had, if that is news.
     pub(super) fn tell_offers(&mut self, fx: &mut Vec<Effect>) {
         let peers: Vec<PeerId> = self.receivers.keys().cloned().collect();
-        peers.iter().for_each(|peer| self.tell_offer(peer, fx));
+        let ahead = self.announced();
+        peers.iter().for_each(|peer| self.tell_offer_of(&ahead, peer, fx));
     }
 
     /// Tells `peer` at once what it may have and has not been told, and from time to time how far
     /// this source is.
     pub(super) fn tell_offer(&mut self, peer: &PeerId, fx: &mut Vec<Effect>) {
-        let offer = self.offer_to(peer);
+        self.tell_offer_of(&self.announced(), peer, fx);
+    }
+
+    fn tell_offer_of(&mut self, ahead: &[u64], peer: &PeerId, fx: &mut Vec<Effect>) {
+        let offer = self.offer_to(peer, ahead);
         let (now, every) = (self.now, self.progress_every());
         let lacks = self.overdue_at(peer);
         let Some(receiver) = self.receivers.get_mut(peer) else { return };
@@ -320,20 +325,27 @@ impl Relay {
         }
     }
 
-    fn offer_to(&self, peer: &PeerId) -> Offer {
+    /// What a node announces of each stripe; the root of a job announces nothing.
+    fn announced(&self) -> Vec<u64> {
+        match self.opening {
+            Opening::All | Opening::Homes(_) => Vec::new(),
+            Opening::Spare(_) => (0..self.stripes).map(|stripe| self.ahead(stripe)).collect(),
+        }
+    }
+
+    fn offer_to(&self, peer: &PeerId, ahead: &[u64]) -> Offer {
         let root =
             Offer { open: self.open_to(peer), ..Offer::of_root(self.published, self.held.head()) };
         match self.opening {
             Opening::All | Opening::Homes(_) => root,
             Opening::Spare(spare) => {
-                let ahead = (0..self.stripes).map(|stripe| self.ahead(stripe)).collect();
                 let pages = match peer {
                     // What is given back to the base is all that is here.
                     PeerId::Base => root.pages,
                     PeerId::Node(_) | PeerId::Client(..) => self.pages_ahead(),
                 };
                 let spare_bps = spare.map_or(0, |spare| spare.left_bps);
-                Offer { pages, spare_bps, ahead, ..root }
+                Offer { pages, spare_bps, ahead: ahead.to_vec(), ..root }
             }
         }
     }

@@ -425,14 +425,14 @@ impl Relay {
     fn contender(&self, at: usize) -> Option<PeerId> {
         let stripe = at as u64;
         let feed = self.feeds.get(at)?;
-        let from = self.behind_granted(at, stripe);
+        let (from, ahead) = (self.behind_granted(at, stripe), self.ahead(stripe));
         let others = self.upstreams.iter().filter(|(peer, upstream)| {
             feed.by.as_ref() != Some(*peer)
                 && !upstream.gives_back
                 && self.now >= upstream.rests_until
                 && has_room(&upstream.offer, feed.brought.bps())
                 && upstream.credit(stripe) <= from
-                && self.can_feed(upstream, stripe, from.saturating_add(self.stripes))
+                && self.can_feed(upstream, (stripe, ahead), from.saturating_add(self.stripes))
         });
         let best = others.max_by_key(|(peer, upstream)| self.merit(peer, upstream, stripe));
         best.map(|(peer, _)| peer.clone())

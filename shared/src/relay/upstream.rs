@@ -72,6 +72,14 @@ pub(super) struct Feed {
     pub(super) beside: Option<Beside>,
 }
 
+/// How far a stripe that is looked for is, and who is to be asked if they have more.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    ahead: u64,
+    of_root: bool,
+    of_nodes: bool,
+}
+
 /// What had come back when it was looked at, and since when nothing more has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ComingBack {
@@ -454,9 +462,9 @@ impl Relay {
         if self.failed.is_some() {
             return false;
         }
-        let present = self.feeder(stripe);
+        let (present, ahead) = (self.feeder(stripe), self.ahead(stripe));
         let others = self.upstreams.iter().filter(|(peer, _)| Some(*peer) != present);
-        let can_feed = others.filter(|(_, upstream)| self.can_feed(upstream, stripe, has));
+        let can_feed = others.filter(|(_, upstream)| self.can_feed(upstream, (stripe, ahead), has));
         let best = can_feed.max_by_key(|(peer, upstream)| self.merit(peer, upstream, stripe));
         let Some(best) = best.map(|(peer, _)| peer.clone()) else { return false };
         self.feed_from((best, stripe), reason, fx);
@@ -489,16 +497,20 @@ impl Relay {
         }
     }
 
-    /// Whether a source may feed a stripe, and has it up to `has`.
-    pub(super) fn can_feed(&self, upstream: &Upstream, stripe: u64, has: u64) -> bool {
+    /// Whether a source may feed a stripe, of which this peer announces `own`, and has it up to
+    /// `has`.
+    pub(super) fn can_feed(
+        &self,
+        upstream: &Upstream,
+        (stripe, own): (u64, u64),
+        has: u64,
+    ) -> bool {
         let Upstream { offer, gives_back, kept_nothing, .. } = upstream;
         if *gives_back {
             return !kept_nothing && self.is_ahead(offer);
         }
         let ahead = offer.ahead_in(stripe);
-        offer.open.contains(stripe)
-            && ahead >= has
-            && (offer.is_root() || ahead > self.ahead(stripe))
+        offer.open.contains(stripe) && ahead >= has && (offer.is_root() || ahead > own)
     }
 
     /// What is better comes last: those that give back what was lost; the root, which opens a
@@ -524,26 +536,38 @@ impl Relay {
         })
     }
 
+    /// What is asked of all peers alike; nothing, of a stripe that nobody is asked for.
+    fn search(&self, stripe: u64) -> Option<Search> {
+        let (feed, _) = self.feed_at(stripe)?;
+        let is_settled = self.stripes > 1 && feed.by.is_some() && !feed.wants_other && !feed.shops;
+        if is_settled || !matches!(self.opening, Opening::Spare(_)) {
+            return None;
+        }
+        // The root is asked for more speed if nobody else has more, and to be the source if
+        // those who have more do not open the stripe.
+        let of_root = match feed.is_slow() {
+            true => !self.has_other_node(stripe),
+            false => !self.has_node(stripe) || feed.is_alone(self.now, self.patience().alone),
+        };
+        let of_nodes = !feed.is_silent || self.lacks(feed);
+        Some(Search { ahead: self.ahead(stripe), of_root, of_nodes })
+    }
+
     /// Whether a stripe is asked for that `upstream` has and has not opened.
-    fn asks(&self, peer: &PeerId, upstream: &Upstream, stripe: u64) -> bool {
+    fn asks(&self, peer: &PeerId, upstream: &Upstream, stripe: u64, search: Search) -> bool {
         let Some((feed, _)) = self.feed_at(stripe) else { return false };
-        let (offer, is_slow) = (&upstream.offer, feed.is_slow());
+        let offer = &upstream.offer;
         let is_looking = match &feed.by {
             None => true,
             Some(by) => (feed.wants_other || feed.shops || self.is_earlier(peer)) && by != peer,
         };
         let has_more = match offer.is_root() {
-            // The root is asked for more speed if nobody else has more, and to be the source if
-            // those who have more do not open the stripe.
-            true if is_slow => !self.has_other_node(stripe),
-            true => !self.has_node(stripe) || feed.is_alone(self.now, self.patience().alone),
-            false => {
-                offer.ahead_in(stripe) > self.ahead(stripe) && (!feed.is_silent || self.lacks(feed))
-            }
+            true => search.of_root,
+            false => offer.ahead_in(stripe) > search.ahead && search.of_nodes,
         };
         // What is open to who asks for more speed is so as long as it asks.
-        let is_to_be_asked = is_slow || !offer.open.contains(stripe);
-        is_looking && has_more && is_to_be_asked && matches!(self.opening, Opening::Spare(_))
+        let is_to_be_asked = feed.is_slow() || !offer.open.contains(stripe);
+        is_looking && has_more && is_to_be_asked
     }
 
     /// The one stripe of a live log and its pages come from one source: which pages it has to send
@@ -561,8 +585,9 @@ impl Relay {
     pub(super) fn tell_wants(&mut self, now: bool, fx: &mut Vec<Effect>) {
         self.join_pages();
         let peers: Vec<PeerId> = self.upstreams.keys().cloned().collect();
+        let searches: Vec<_> = (0..self.stripes).map(|stripe| self.search(stripe)).collect();
         for peer in peers {
-            let want = self.want_of(&peer);
+            let want = self.want_of(&peer, &searches);
             let quarter = self.window / 4;
             let Some(upstream) = self.upstreams.get_mut(&peer) else { continue };
             let due = match &upstream.told {
@@ -596,7 +621,7 @@ impl Relay {
         }
     }
 
-    fn want_of(&self, peer: &PeerId) -> Want {
+    fn want_of(&self, peer: &PeerId, searches: &[Option<Search>]) -> Want {
         let (pages, durable, complete) = (self.pages(), self.durable.head(), self.complete);
         let mut want = Want { pages, durable, complete, ..Want::default() };
         let Some(upstream) = self.upstreams.get(peer) else { return want };
@@ -624,7 +649,9 @@ impl Relay {
                 let comes_bps = if is_other { feed.comes_bps() } else { 0 };
                 let part = StripeWant::new(stripe, from, credit);
                 want.stripes.push(StripeWant { skip, comes_bps, ..part });
-            } else if self.asks(peer, upstream, number) {
+            } else if let Some(search) = searches.get(at).copied().flatten()
+                && self.asks(peer, upstream, number, search)
+            {
                 let comes_bps = feed.comes_bps();
                 want.stripes.push(StripeWant { comes_bps, ..StripeWant::new(stripe, missing, 0) });
             }

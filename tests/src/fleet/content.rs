@@ -140,6 +140,11 @@ impl Shelf {
         Self { copies, full: AtomicBool::new(full), inner: Mutex::default() }
     }
 
+    /// Nothing finds room here any more.
+    pub(crate) fn fill(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
     /// Pages whose chunks are all before `chunk`.
     pub(crate) fn pages_before(&self, chunk: u64) -> u32 {
         let inner = self.inner();

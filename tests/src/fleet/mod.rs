@@ -184,6 +184,10 @@ pub enum Event {
     Close(usize),
     /// Nothing comes to a node or from it any more.
     Cut(usize),
+    /// A node has no room for a job any more: it takes what was granted and grants nothing.
+    Fill(u8, usize),
+    /// A node drops a job: it resets the streams of it.
+    Drop(u8, usize),
     /// The link to a node is from now on this one.
     Link(usize, &'static str),
     /// The same, and with it the paths to all other nodes that lead over it.
@@ -296,16 +300,15 @@ impl Fleet {
         let mut fleet =
             Self { wan: wan.clone(), base, nodes, clients, node_links, shelves, copies };
         if let Some(mesh) = &plan.mesh {
-            fleet.connect(mesh);
+            fleet.connect(mesh, &plan.jobs);
         }
         plan.jobs.iter().for_each(|push| fleet.prepare(push, plan));
         fleet
     }
 
     /// Lets nodes reach each other.
-    fn connect(&self, mesh: &Mesh) {
-        let count = self.nodes.len();
-        for (one, other) in (0..count).flat_map(|one| (0..one).map(move |other| (one, other))) {
+    fn connect(&self, mesh: &Mesh, jobs: &[Push]) {
+        for (one, other) in acquainted(jobs) {
             let named = mesh
                 .paths
                 .iter()
@@ -451,6 +454,10 @@ impl Fleet {
                     self.happen(Event::Path(node, other, CUT));
                 }
             }
+            Event::Fill(number, node) => self.shelves[&(number, node)].fill(),
+            Event::Drop(number, node) => {
+                self.nodes[node].relays().remove(content::object(number, 0).id).unwrap();
+            }
             Event::Link(node, link) => {
                 self.wan.link(&self.nodes[node].host, &self.base.host, &spec(link));
             }
@@ -482,6 +489,20 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The pairs of nodes that some job has know each other: of a thousand nodes not all have paths.
+fn acquainted(jobs: &[Push]) -> BTreeSet<(usize, usize)> {
+    let of_job = |push: &Push| {
+        let (job, to) = (content::object(push.number, push.client).id, push.to.clone());
+        let known = (0..to.len()).flat_map(move |place| {
+            let others = neighbourhood::neighbours(job, place, to.len());
+            let (one, to) = (to[place], to.clone());
+            others.into_iter().map(move |other| (one.max(to[other]), one.min(to[other])))
+        });
+        known.collect::<Vec<_>>()
+    };
+    jobs.iter().flat_map(of_job).collect()
 }
 
 fn planned(push: &Push, plan: &Plan) -> JobObject {

@@ -7,8 +7,10 @@
 //! product's does, and finds a standing queue where a link is full, as its sender leaves one
 //! ([`Sender`]). Words between peers take the way of the packets, and none is lost.
 //!
+//! Nodes may die without a word ([`run_with_deaths`]).
+//!
 //! What is not there: loss and what it makes a sender repeat, flows of one bottleneck that come
-//! to unequal rates, a path that changes, the CPU, the disk, nodes that come and go. How far that
+//! to unequal rates, a path that changes, the CPU, the disk, nodes that come late. How far that
 //! carries is tested against the virtual WAN (`tests/swarm.rs`).
 //!
 //! One seed is one run.
@@ -115,4 +117,17 @@ impl Outcome {
 #[must_use]
 pub fn run(topology: &Topology, job: &Job, seed: u64) -> Outcome {
     world::World::new(topology, job, seed).run()
+}
+
+/// The same while nodes die, each so long after the push began: nothing comes from them or to them
+/// any more, and their peers learn of it when the connection has been idle for too long. Nobody
+/// waits for them.
+#[must_use]
+pub fn run_with_deaths(
+    topology: &Topology,
+    job: &Job,
+    seed: u64,
+    deaths: &[(Duration, usize)],
+) -> Outcome {
+    world::World::new(topology, job, seed).with_deaths(deaths).run()
 }

@@ -26,6 +26,8 @@ const PUSH: Duration = Duration::from_millis(20);
 /// A run ends after so many times the bound, and this.
 const PATIENCE: u32 = 200;
 const PATIENCE_MIN: Duration = Duration::from_secs(60);
+/// A connection on which nothing comes for so long is lost: the product's.
+const LOST_AFTER: Duration = Duration::from_secs(8);
 /// What a connection may send in its first round trip, bytes.
 const FIRST_WINDOW: f64 = 12_000.0;
 /// What waits in a connection at least, and a batch of records at least and at the most.
@@ -57,6 +59,9 @@ enum Event {
     Flush(usize),
     /// The publisher has pushed a page.
     Push,
+    /// A host falls silent, and its peers learn of it.
+    Die(usize),
+    Lost(usize),
 }
 
 /// A connection, one way.
@@ -87,6 +92,7 @@ pub(super) struct World {
     content: Content,
     job: Job,
     hosts: Vec<Host>,
+    dead: BTreeSet<usize>,
     lines: Vec<Line>,
     /// Connections by their ends.
     by_ends: Vec<BTreeMap<usize, usize>>,
@@ -162,6 +168,7 @@ impl World {
             content,
             job: *job,
             hosts,
+            dead: BTreeSet::new(),
             lines: Vec::new(),
             by_ends: vec![BTreeMap::new(); count],
             events: BTreeMap::new(),
@@ -241,6 +248,14 @@ impl World {
         }
     }
 
+    /// Has nodes, counted without the base, die so long after the content is there.
+    pub(super) fn with_deaths(mut self, deaths: &[(Duration, usize)]) -> Self {
+        for (at, node) in deaths {
+            self.at((self.begin + *at).as_micros(), Event::Die(1 + node));
+        }
+        self
+    }
+
     pub(super) fn run(mut self) -> Outcome {
         self.at(self.begin.as_micros(), Event::Push);
         while self.missing > 0 && self.now < self.begin.as_micros() + self.patience {
@@ -281,6 +296,10 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
+            Event::Tick(at) | Event::Look(at) | Event::Flush(at) if self.dead.contains(&at) => {}
+            Event::Come(line, _) if self.is_cut(line) => {}
+            Event::Die(at) => self.die(at),
+            Event::Lost(at) => self.lose(at),
             Event::Come(line, word) => self.come(line, word),
             Event::Tick(at) => {
                 let (now, spare) = (self.time(), self.hosts[at].spare());
@@ -315,6 +334,30 @@ impl World {
                     self.later(FLUSH, Event::Flush(at));
                 }
             }
+        }
+    }
+
+    fn is_cut(&self, line: usize) -> bool {
+        let Line { from, to, .. } = self.lines[line];
+        self.dead.contains(&from) || self.dead.contains(&to)
+    }
+
+    fn die(&mut self, at: usize) {
+        self.missing -= usize::from(self.hosts[at].complete.is_none());
+        self.dead.insert(at);
+        for line in 0..self.lines.len() {
+            if self.is_cut(line) {
+                self.lines[line].chosen.clear();
+                self.lines[line].waiting = 0.0;
+            }
+        }
+        self.later(LOST_AFTER, Event::Lost(at));
+    }
+
+    fn lose(&mut self, at: usize) {
+        let (gone, peers) = (self.hosts[at].id.clone(), self.by_ends[at].clone());
+        for peer in peers.into_keys().filter(|peer| !self.dead.contains(peer)).collect::<Vec<_>>() {
+            self.act(peer, |relay, fx| relay.peer_lost(&gone, fx));
         }
     }
 
@@ -405,6 +448,10 @@ impl World {
     fn choose(&mut self) {
         let mut active = std::mem::take(&mut self.active);
         active.retain(|&at| {
+            if self.is_cut(at) {
+                self.lines[at].is_active = false;
+                return false;
+            }
             let ahead = self.rounds(at) * self.lines[at].rate;
             let in_flight = ahead;
             let ahead = ahead.max(WAITING_MIN - in_flight);

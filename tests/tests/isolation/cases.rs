@@ -8,16 +8,16 @@ use distributary_tests::fleet::{self, Event, Place, Plan, Push};
 const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
 /// What the others may lose of their goodput, as a share.
 const LOSS_MAX: f64 = 0.05;
-const MB: u64 = 1_000_000;
+pub(crate) const MB: u64 = 1_000_000;
 
 /// A fleet that works, and who disturbs it.
 #[derive(Debug)]
-struct Case {
-    name: &'static str,
-    calm: Plan,
-    disturbed: Plan,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) calm: Plan,
+    pub(crate) disturbed: Plan,
     /// Whose loss is looked at: jobs and nodes of both runs.
-    others: BTreeSet<(u8, usize)>,
+    pub(crate) others: BTreeSet<(u8, usize)>,
 }
 
 fn secs(secs: u64) -> Duration {
@@ -34,24 +34,37 @@ impl Case {
     /// The loss of goodput of each of the others, as a share: the median of all seeds.
     fn losses(&self) -> BTreeMap<(u8, usize), f64> {
         let mut all: BTreeMap<(u8, usize), Vec<f64>> = BTreeMap::new();
-        for seed in SEEDS {
-            let calm = fleet::run(seed, &self.calm, &self.others).took;
-            let disturbed = fleet::run(seed, &self.disturbed, &self.others).took;
-            for (key, before) in calm {
-                let after = disturbed[&key];
-                let loss = 1.0 - before.as_secs_f64() / after.as_secs_f64();
-                println!(
-                    "{}: seed {seed}, job {} at node {}: {before:.2?}, disturbed {after:.2?}: \
-                     {:.1} % lost",
-                    self.name,
-                    key.0,
-                    key.1,
-                    loss * 100.0
-                );
-                all.entry(key).or_default().push(loss);
-            }
+        for (key, loss) in SEEDS.into_iter().flat_map(|seed| self.losses_of(seed)) {
+            all.entry(key).or_default().push(loss);
         }
         all.into_iter().map(|(key, losses)| (key, median(losses))).collect()
+    }
+
+    /// The same of one pair of runs.
+    fn losses_of(&self, seed: u64) -> BTreeMap<(u8, usize), f64> {
+        let calm = fleet::run(seed, &self.calm, &self.others).took;
+        let disturbed = fleet::run(seed, &self.disturbed, &self.others).took;
+        let loss = |(key, before): ((u8, usize), Duration)| {
+            let after = disturbed[&key];
+            let (loss, (job, node)) = (1.0 - before.as_secs_f64() / after.as_secs_f64(), key);
+            println!(
+                "{}: seed {seed}, job {job} at node {node}: {before:.2?}, disturbed {after:.2?}: \
+                 {:.1} % lost",
+                self.name,
+                loss * 100.0
+            );
+            (key, loss)
+        };
+        calm.into_iter().map(loss).collect()
+    }
+
+    /// Where nodes feed each other, who of them is how early is chance: what the others lose
+    /// together, the median of all seeds.
+    pub(crate) fn assert_isolated_together(&self) {
+        let mean = |losses: BTreeMap<_, f64>| losses.values().sum::<f64>() / losses.len() as f64;
+        let loss = median(SEEDS.map(|seed| mean(self.losses_of(seed))).to_vec());
+        println!("{}: the others lose {:.1} %", self.name, loss * 100.0);
+        assert!(loss <= LOSS_MAX, "{}: the others lose {loss:.3}", self.name);
     }
 
     fn assert_isolated(&self) {
@@ -68,7 +81,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The usual link of a client, and of a node.
-const CLIENT: &str = "10ms 100Mbit 256KiB-queue";
+pub(crate) const CLIENT: &str = "10ms 100Mbit 256KiB-queue";
 const NODE: &str = "20ms 20Mbit 128KiB-queue";
 const DOWN: &str = "20ms down";
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use distributary_tests::fleet::{Event, Outcome, Plan};
 
-use super::{copies, plan, run_seed};
+use super::{copies, plan, run_seed, seeds};
 
 const NODES: usize = 4;
 /// There and back between any two peers.
@@ -57,11 +57,6 @@ fn without((per_second, seconds): (u64, u64), gone: usize, seed: u64) {
     let copies = copies(&outcome, plan.jobs[0].bytes);
     println!("{per_second} a second, {way:?}, seed {seed}: {late:?} late, {copies:.2} copies");
     assert!(late <= GAP + ROUND_TRIP, "{late:?} with {way:?}");
-}
-
-/// Seeds of each row; more by hand.
-fn seeds(usual: u64) -> u64 {
-    std::env::var("SEEDS").map_or(usual, |seeds| seeds.parse().unwrap())
 }
 
 const RATES: [(u64, u64); 3] = [(30, 7), (10, 7), (1, 9)];

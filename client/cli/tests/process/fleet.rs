@@ -91,6 +91,8 @@ impl Ran {
 /// Identities of one authority, the processes that run with them, and a folder for all.
 pub(crate) struct Fleet {
     dir: TempDir,
+    /// What nodes are started with beside what all are.
+    node_arguments: &'static [&'static str],
     roles: BTreeMap<String, Role>,
 }
 
@@ -107,8 +109,13 @@ impl Fleet {
     /// `site=a`, the others `site=b`. There are clients `alice` and `bob`, and an operator
     /// `op`.
     pub(crate) async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, &[]).await
+    }
+
+    /// The same with more arguments of all nodes.
+    pub(crate) async fn start_with(nodes: usize, node_arguments: &'static [&'static str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut fleet = Self { dir, roles: BTreeMap::new() };
+        let mut fleet = Self { dir, node_arguments, roles: BTreeMap::new() };
         make_authority(&fleet.path("pki")).await;
         for (role, name) in [("base", "b"), ("client", "alice"), ("client", "bob")] {
             fleet.issue(role, name, &[]).await;
@@ -323,7 +330,7 @@ impl Fleet {
         command.arg("--listen").arg(address(|role| &role.listen));
         command.arg("--http").arg(address(|role| &role.http));
         if name != "b" {
-            command.arg("--base").arg(self.base());
+            command.arg("--base").arg(self.base()).args(self.node_arguments);
         }
         let log = self.path(&format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
