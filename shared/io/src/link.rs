@@ -586,9 +586,7 @@ impl Link {
     }
 
     async fn accept_job_streams(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
-        // Each task that reads a stream has it.
-        let open = Arc::new(());
-        let mut most = UNI_STREAMS_MIN;
+        let (mut most, mut came) = (UNI_STREAMS_MIN, 0);
         while let Ok(stream) = self.connection.accept_uni().await {
             let (sender, receiver) = (self.identity.role, conduct.role());
             if !rights::may_feed(sender, receiver) {
@@ -597,13 +595,11 @@ impl Link {
                 return self.fault(Code::Refused, &fault.to_string());
             }
             let (link, conduct) = (Arc::clone(&self), Arc::clone(&conduct));
-            let is_open = Arc::clone(&open);
-            self.spawn(async move {
-                let _is_open = is_open;
-                intake::run(link, stream, conduct).await;
-            });
-            if Arc::strong_count(&open) > most as usize / 2 && most < UNI_STREAMS_MAX {
-                most = (2 * most).min(UNI_STREAMS_MAX);
+            self.spawn(intake::run(link, stream, conduct));
+            // Those that have ended here may be open at the peer, which holds their places.
+            came += 1;
+            if came > most / 2 && most < UNI_STREAMS_MAX {
+                (most, came) = ((2 * most).min(UNI_STREAMS_MAX), 0);
                 self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(most));
             }
         }

@@ -21,11 +21,14 @@ use super::{Effect, Relay, Span, SwitchReason};
 /// for its next word may seem later by as much.
 const GAIN_LEAST: Duration = Duration::from_millis(50);
 /// Words that a verdict needs, and over how long they must have come; how many are kept, and how
-/// long they count. Words come five times a second.
+/// long they count. Words come five times a second, after a pause fifty times for half of one.
 const WORDS_MIN: usize = 5;
 const WORDS_TIME: Duration = Duration::from_secs(1);
-const WORDS_MAX: usize = 20;
+const WORDS_MAX: usize = 64;
 const WORDS_AGE: Duration = Duration::from_secs(4);
+/// Who lags behind its source as much as so long before, give or take [`AT_END`] chunks, does not
+/// catch up.
+const STEADY: Duration = Duration::from_secs(3);
 /// A word counts before the present source has come so far if that takes longer.
 const LATE: Duration = Duration::from_millis(200);
 /// How long the present source goes on while it is told that another one follows.
@@ -38,8 +41,8 @@ pub(super) struct Gains {
     awaited: VecDeque<(u64, Time)>,
     /// By how much earlier it was, in seconds, and when that was seen.
     seen: VecDeque<(Time, f64)>,
-    /// Up to where it had said to be when it was first heard, and what was missing here.
-    first: Option<(u64, u64)>,
+    /// When it was first heard, up to where it had said to be, and what was missing here.
+    first: Option<(Time, u64, u64)>,
 }
 
 impl Gains {
@@ -64,12 +67,21 @@ impl Gains {
         self.awaited.push_back((ahead, now));
     }
 
-    /// Whether more has come here than to it since it was first heard: the end of the stream is
-    /// not here yet, and when chunks come says nothing of how early their source is.
-    fn is_caught_up_with(&mut self, ahead: u64, missing: u64) -> bool {
-        let (first_ahead, first_missing) = *self.first.get_or_insert((ahead, missing));
-        let went_on = ahead.saturating_sub(first_ahead).saturating_add(AT_END);
-        missing.saturating_sub(first_missing) > went_on
+    /// Whether more comes here than to it, as far as is known yet: then the end of the stream is
+    /// not here, and when chunks come says nothing of how early their source is.
+    fn is_caught_up_with(&mut self, ahead: u64, missing: u64, now: Time) -> bool {
+        let (at, first_ahead, first_missing) = *self.first.get_or_insert((now, ahead, missing));
+        let there = ahead.saturating_sub(first_ahead);
+        let here = missing.saturating_sub(first_missing);
+        let falls_behind = here.saturating_add(AT_END) < there;
+        let is_steady = here <= there.saturating_add(AT_END) && now.since(at) >= STEADY;
+        !falls_behind && !is_steady
+    }
+
+    /// What was seen says nothing.
+    fn forget(&mut self) {
+        self.awaited.clear();
+        self.seen.clear();
     }
 
     /// What is seen by now, with the times of it.
@@ -89,7 +101,7 @@ impl Gains {
         if count < WORDS_MIN || now.since(first) < WORDS_TIME {
             return None;
         }
-        // At most forty.
+        // At most 128.
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let count = count as f64;
         let mean = self.words(now).map(|(_, gain)| gain).sum::<f64>() / count;
@@ -111,8 +123,8 @@ impl Relay {
         let was_at_end = feed.was_at_end;
         let came = ahead.checked_sub(1).and_then(|chunk| self.reached.at(chunk));
         let Some(Upstream { gains, .. }) = self.upstreams.get_mut(peer) else { return };
-        if gains.is_caught_up_with(ahead, missing) && !was_at_end {
-            return;
+        if gains.is_caught_up_with(ahead, missing, now) && !was_at_end {
+            return gains.forget();
         }
         if ahead > missing {
             gains.wait_for(ahead, now);
@@ -133,7 +145,13 @@ impl Relay {
         for upstream in self.upstreams.values_mut() {
             upstream.gains.reached(missing, self.now);
         }
-        let is_at_end = self.feeds.first().is_some_and(|feed| self.is_at_end(feed));
+        let is_at_end = self.feeds.first().is_some_and(|feed| {
+            let source = feed.by.as_ref().and_then(|by| self.upstreams.get(by));
+            // The root announces nothing but where it was when the job was offered.
+            let of_root = source.filter(|source| source.offer.is_root());
+            let known = of_root.map_or(0, |root| root.offer.head);
+            known <= missing.saturating_add(AT_END) && self.is_at_end(feed)
+        });
         self.feeds.iter_mut().for_each(|feed| feed.was_at_end |= is_at_end);
     }
 

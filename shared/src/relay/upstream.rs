@@ -359,13 +359,13 @@ impl Relay {
                 let reason = if is_unwelcome { SwitchReason::Closed } else { SwitchReason::Idle };
                 let next = (stripe, missing.saturating_add(1));
                 let before = Some((peer.clone(), feed.brought.clone())).filter(|_| !is_idle);
-                let old = peer.clone();
+                let (old, has_brought) = (peer.clone(), feed.brought.is_any());
                 let is_changed =
                     self.promote(stripe, reason, fx) || self.change_feeder(next, reason, fx);
                 match before {
                     Some((old, brought)) if is_changed => self.let_finish(at, old, brought),
-                    // What it says of how early it is counts for less now.
-                    None if is_changed && self.stripes == 1 => self.rest(&old),
+                    // Whatever it says of how early it is.
+                    None if is_changed && self.stripes == 1 && !has_brought => self.rest(&old),
                     Some(_) | None => {}
                 }
                 let wants_other = !is_changed;

@@ -57,18 +57,18 @@ fn case(name: &'static str, event: Event, is_hit: impl Fn(u8, usize) -> bool) ->
 }
 
 #[test]
-fn a_node_that_stands_still_in_a_mesh_costs_the_others_nothing() {
+fn a_node_that_stands_still_in_a_mesh_costs_the_others_together_nothing() {
     case("mesh, still", Event::Freeze(BAD), |_, node| node == BAD).assert_isolated_together();
 }
 
 #[test]
-fn a_node_that_takes_no_more_of_a_job_in_a_mesh_costs_the_others_nothing() {
+fn a_node_that_takes_no_more_of_a_job_in_a_mesh_costs_the_others_together_nothing() {
     let is_hit = |job, node| (job, node) == (1, BAD);
     case("mesh, no room", Event::Fill(1, BAD), is_hit).assert_isolated_together();
 }
 
 #[test]
-fn a_node_that_drops_a_job_in_a_mesh_costs_the_others_nothing() {
+fn a_node_that_drops_a_job_in_a_mesh_costs_the_others_together_nothing() {
     let is_hit = |job, node| (job, node) == (1, BAD);
     case("mesh, dropped", Event::Drop(1, BAD), is_hit).assert_isolated_together();
 }
