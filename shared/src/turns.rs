@@ -11,7 +11,8 @@
 //! never asked for.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::JobId;
 use crate::job::Kind;
@@ -38,16 +39,23 @@ pub struct Claim {
     pub bytes: u64,
 }
 
-/// Names a claim that waits.
+/// Names a claim that waits; in the order in which they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    number: u64,
+    job: JobId,
+}
+
+/// Claims of one job that wait: the oldest is the next. They differ in their bytes alone.
+type Claims = VecDeque<(Ticket, Claim)>;
 
 /// Claims that wait, and what jobs have had. It holds as many claims as are made and neither
-/// given a turn nor withdrawn.
+/// given a turn nor withdrawn; a turn looks at the oldest of each job.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
     next: u64,
-    waiting: BTreeMap<Ticket, Claim>,
+    /// Jobs of which something waits.
+    waiting: BTreeMap<JobId, Claims>,
     /// What each job has had, bytes over its weight.
     had: BTreeMap<JobId, u64>,
     /// What the job has had that was served last by weight: others begin there.
@@ -67,21 +75,22 @@ impl Turns {
 
     /// Claims a turn.
     pub fn claim(&mut self, claim: Claim) -> Ticket {
-        let ticket = Ticket(self.next);
+        let ticket = Ticket { number: self.next, job: claim.job };
         self.next += 1;
-        let is_waiting = self.waiting.values().any(|other| other.job == claim.job);
-        if !is_waiting {
+        let claims = self.waiting.entry(claim.job).or_default();
+        let is_first = claims.is_empty();
+        claims.push_back((ticket, claim));
+        if is_first {
             let had = self.had.entry(claim.job).or_insert(0);
             *had = (*had).max(self.virtual_time);
             self.forget();
         }
-        self.waiting.insert(ticket, claim);
         ticket
     }
 
     /// The claim is not made any more.
     pub fn withdraw(&mut self, ticket: Ticket) {
-        self.waiting.remove(&ticket);
+        self.take(ticket);
     }
 
     /// Whether nobody waits.
@@ -92,52 +101,66 @@ impl Turns {
     /// Gives the next turn, which counts as used.
     pub fn give(&mut self) -> Option<(Ticket, Claim)> {
         let urgent = self.most_urgent()?;
-        let is_live = self.waiting.get(&urgent).is_some_and(|claim| claim.kind == Kind::Live);
-        let fair = if self.live_alone && is_live { urgent } else { self.least_served()? };
-        let bytes = self.waiting.get(&fair)?.bytes;
-        let is_owed = fair != urgent && self.owed >= bytes;
-        let ticket = if is_owed { fair } else { urgent };
-        let claim = self.waiting.remove(&ticket)?;
-        if ticket == fair {
+        let is_alone = self.live_alone && urgent.1.kind == Kind::Live;
+        let fair = if is_alone { urgent } else { self.least_served()? };
+        let is_owed = fair.0 != urgent.0 && self.owed >= fair.1.bytes;
+        let (ticket, claim) = if is_owed { fair } else { urgent };
+        self.take(ticket);
+        let is_fair = ticket == fair.0;
+        if is_fair {
             self.owed = self.owed.saturating_sub(claim.bytes);
         } else {
             let owed = self.owed.saturating_add(claim.bytes / BY_URGENCY_PER_FAIR);
             self.owed = owed.min(OWED_BYTES_MAX);
         }
         let had = self.had.entry(claim.job).or_insert(0);
-        if ticket == fair {
+        if is_fair {
             self.virtual_time = self.virtual_time.max(*had);
         }
         *had = had.saturating_add(claim.bytes / weight(&claim));
         Some((ticket, claim))
     }
 
+    fn take(&mut self, ticket: Ticket) {
+        if let Entry::Occupied(mut job) = self.waiting.entry(ticket.job) {
+            let claims = job.get_mut();
+            if let Ok(place) = claims.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+                claims.remove(place);
+            }
+            if job.get().is_empty() {
+                job.remove();
+            }
+        }
+    }
+
+    /// The oldest claim of each job that waits.
+    fn oldest(&self) -> impl Iterator<Item = (Ticket, Claim)> {
+        self.waiting.values().filter_map(VecDeque::front).copied()
+    }
+
     fn had(&self, claim: &Claim) -> u64 {
         self.had.get(&claim.job).copied().unwrap_or(self.virtual_time)
     }
 
-    fn most_urgent(&self) -> Option<Ticket> {
-        let order = |(ticket, claim): &(&Ticket, &Claim)| {
+    fn most_urgent(&self) -> Option<(Ticket, Claim)> {
+        self.oldest().min_by_key(|(ticket, claim)| {
             let is_file = claim.kind == Kind::Files;
             let had = if is_file { self.had(claim) } else { 0 };
             let due = claim.due_ms.filter(|_| is_file).unwrap_or(u64::MAX);
             // Live streams do not wait for each other: none may starve on a connection.
             let priority = if is_file { claim.priority } else { 0 };
-            (is_file, Reverse(priority), due, had, **ticket)
-        };
-        self.waiting.iter().min_by_key(order).map(|(ticket, _)| *ticket)
+            (is_file, Reverse(priority), due, had, *ticket)
+        })
     }
 
-    fn least_served(&self) -> Option<Ticket> {
-        let order = |(ticket, claim): &(&Ticket, &Claim)| (self.had(claim), **ticket);
-        self.waiting.iter().min_by_key(order).map(|(ticket, _)| *ticket)
+    fn least_served(&self) -> Option<(Ticket, Claim)> {
+        self.oldest().min_by_key(|(ticket, claim)| (self.had(claim), *ticket))
     }
 
     /// Drops what is known of jobs of which nothing waits, if that is many.
     fn forget(&mut self) {
-        if self.had.len() > REMEMBERED_MAX {
-            let waiting = &self.waiting;
-            self.had.retain(|job, _| waiting.values().any(|claim| claim.job == *job));
+        if self.had.len() > self.waiting.len() + REMEMBERED_MAX {
+            self.had.retain(|job, _| self.waiting.contains_key(job));
         }
     }
 }
@@ -220,6 +243,37 @@ mod tests {
         served(&mut turns, [files(1, 5)], 10_000);
         let had = served(&mut turns, [files(1, 5), files(2, 5)], 100);
         assert!(had[0].abs_diff(had[1]) <= 2, "{had:?}");
+    }
+
+    /// Gives all turns that are waited for.
+    fn rest(turns: &mut Turns) -> Vec<(Ticket, u64)> {
+        let given = std::iter::from_fn(|| turns.give());
+        given.map(|(ticket, claim)| (ticket, claim.bytes)).collect()
+    }
+
+    #[test]
+    fn claims_of_one_job_are_served_in_their_order_whatever_their_bytes() {
+        let mut turns = Turns::default();
+        let bytes = [PIECE, 1, 3 * PIECE, 7, PIECE];
+        let made = bytes.map(|bytes| (turns.claim(Claim { bytes, ..files(1, 5) }), bytes));
+        turns.claim(files(2, 9));
+        let given = rest(&mut turns);
+        let other = |(ticket, _): &&(Ticket, u64)| made.iter().all(|(own, _)| own != ticket);
+        assert_eq!(given.iter().position(|given| other(&given)), Some(0), "priority");
+        assert_eq!(given.get(1..), Some(&made[..]));
+    }
+
+    #[test]
+    fn a_claim_in_the_middle_is_withdrawn_and_the_others_keep_their_places() {
+        let mut turns = Turns::default();
+        let made = [1, 2, 3, 4].map(|bytes| (turns.claim(Claim { bytes, ..files(1, 5) }), bytes));
+        turns.withdraw(made[1].0);
+        assert_eq!(turns.give().map(|(ticket, _)| ticket), Some(made[0].0));
+        // Whoever has had its turn withdraws too.
+        turns.withdraw(made[0].0);
+        turns.withdraw(made[1].0);
+        assert_eq!(rest(&mut turns), [made[2], made[3]]);
+        assert!(turns.is_empty() && turns.waiting.is_empty());
     }
 
     #[test]
