@@ -7,7 +7,7 @@
 mod desk;
 mod relays;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -85,7 +85,7 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
             }
         };
         let payload: u64 = batch.iter().map(chunk_bytes).sum();
-        let (framed, back) = lay_out(job, batch, writer).await?;
+        let (framed, back) = lay_out(job, batch, writer, &mut turn).await?;
         writer = back;
         tokio::select! {
             biased;
@@ -156,11 +156,13 @@ fn chunk_bytes((next, len): &(Next, u32)) -> u64 {
     }
 }
 
-/// Reads the records of a batch and lays them out as the next bytes of the stream.
+/// Reads the records of a batch and lays them out as the next bytes of the stream. Whoever waits
+/// for the disk gives its `turn` on the connection back: only what can be sent holds up others.
 async fn lay_out(
     job: &Arc<Job>,
     batch: Vec<(Next, u32)>,
     mut writer: RecordWriter,
+    turn: &mut Option<Turn>,
 ) -> Result<(Bytes, RecordWriter), OutletError> {
     let job = Arc::clone(job);
     let in_memory = batch.iter().all(|(next, _)| match next {
@@ -198,5 +200,49 @@ async fn lay_out(
         }
         Ok::<_, StoreError>((Bytes::from(framed), writer))
     };
-    if in_memory { Ok(read()?) } else { Ok(tokio::task::spawn_blocking(read).await??) }
+    if in_memory {
+        return Ok(read()?);
+    }
+    *turn = None;
+    Ok(tokio::task::spawn_blocking(read).await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::job::tests::on_disk;
+    use crate::turns::LinkTurns;
+
+    #[test]
+    fn a_slow_disk_holds_up_no_other_job_of_the_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = on_disk(folder.path());
+        // The one thread that may read is busy until this end is dropped.
+        let (busy, until) = mpsc::sync_channel::<()>(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        runtime.unwrap().block_on(async {
+            let disk = tokio::task::spawn_blocking(move || until.recv());
+            let turns = Arc::new(LinkTurns::default());
+            let mut turn = Some(turns.turn(job.claim(1), None).await);
+            let batch = vec![(Next::Page(0), 100)];
+            let reads = lay_out(&job, batch, RecordWriter::new(), &mut turn);
+            tokio::pin!(reads);
+            tokio::select! {
+                biased;
+                _ = &mut reads => panic!("it does not wait for the disk"),
+                () = ready(()) => {}
+            }
+            tokio::select! {
+                biased;
+                _ = turns.turn(job.claim(1), None) => {}
+                () = ready(()) => panic!("the other job is held up"),
+            }
+            drop(busy);
+            disk.await.unwrap().unwrap_err();
+            reads.await.unwrap();
+        });
+    }
 }

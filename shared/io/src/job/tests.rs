@@ -1,5 +1,6 @@
 //! A job and its worker: a disk without room, pages and chunks in an unlucky order, the last flush.
 
+use std::path::Path;
 use std::time::Duration;
 
 use ring::signature::KeyPair;
@@ -97,6 +98,16 @@ fn surroundings(flusher: Option<Arc<Flusher>>, told: &Arc<Told>) -> Arc<Surround
         flusher,
         watcher: Arc::clone(told) as Arc<dyn Watcher>,
     })
+}
+
+/// A job without content, at a node.
+pub(crate) fn on_disk(folder: &Path) -> Arc<Job> {
+    let key = Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap();
+    let object = object(&key);
+    let root = StoreRoot::open(folder, Layout::Files).unwrap();
+    let store = root.create(&object.sign(&key), &object).unwrap();
+    let surroundings = surroundings(None, &Arc::default());
+    Job::new(object, Origin::Signed, Keeping::Disk(store), surroundings)
 }
 
 /// Waits until all that has arrived was worked on.
