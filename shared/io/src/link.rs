@@ -37,7 +37,7 @@ use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
 use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
 use crate::telemetry::PeerContent;
-use crate::transport::{Terms, UNI_STREAMS_MAX, UNI_STREAMS_MIN};
+use crate::transport::Terms;
 use crate::turns::{LinkTurns, Turn};
 use crate::{intake, telemetry};
 
@@ -586,7 +586,6 @@ impl Link {
     }
 
     async fn accept_job_streams(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
-        let (mut most, mut came) = (UNI_STREAMS_MIN, 0);
         while let Ok(stream) = self.connection.accept_uni().await {
             let (sender, receiver) = (self.identity.role, conduct.role());
             if !rights::may_feed(sender, receiver) {
@@ -596,12 +595,6 @@ impl Link {
             }
             let (link, conduct) = (Arc::clone(&self), Arc::clone(&conduct));
             self.spawn(intake::run(link, stream, conduct));
-            // Those that have ended here may be open at the peer, which holds their places.
-            came += 1;
-            if came > most / 2 && most < UNI_STREAMS_MAX {
-                (most, came) = ((2 * most).min(UNI_STREAMS_MAX), 0);
-                self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(most));
-            }
         }
     }
 

@@ -44,10 +44,8 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const MTU_MAX: u16 = 1_452;
 /// Datagrams waiting to be sent: state is repeated, so a short queue of fresh ones is best.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
-/// Job streams that a peer may have open at a time, at first and at the most, and requests. quinn
-/// keeps a place for each stream that may come: 51 kB for as many as may be, 2 kB for the first.
-pub(crate) const UNI_STREAMS_MIN: u32 = 32;
-pub(crate) const UNI_STREAMS_MAX: u32 = limit::JOBS_OPEN_MAX as u32 + 24;
+/// Job streams that a peer may have open at a time, and requests.
+const UNI_STREAMS_MAX: u32 = limit::JOBS_OPEN_MAX as u32 + 24;
 const BIDI_STREAMS_MAX: u32 = 64;
 /// Handshakes in progress at a time, and what each may have sent before it is accepted.
 const INCOMING_MAX: usize = 1_024;
@@ -130,7 +128,7 @@ pub fn transport_config(terms: &Terms) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u64(budget.receiving()).unwrap_or(VarInt::MAX))
         .send_window(SEND_WINDOW_MAX)
-        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MIN))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
