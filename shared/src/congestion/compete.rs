@@ -10,8 +10,8 @@ const CUBIC: f64 = 0.4;
 const CUT: f64 = 0.7;
 /// What a cut leaves to a flow that was found to hold less than this share of the link: beside
 /// somebody who does not give way at all, CUBIC's own cut leaves it a tenth of the link.
-const CUT_SMALL: f64 = 0.85;
-const SHARE_SMALL: f64 = 0.2;
+const CUT_SMALL: f64 = 0.9;
+const SHARE_SMALL: f64 = 0.3;
 /// Growth a round at most, also before the queue has run over for the first time.
 const GROWTH_MAX: f64 = 1.25;
 /// Loss of a round, beyond what the path loses by itself, that is a queue that ran over, also for
@@ -71,29 +71,42 @@ impl Controller {
         if self.trial.is_some() || !self.was_full(round) {
             return;
         }
+        let late = (standing - self.path.floor()).max(0.0);
+        let wait = COMPETE_TEST_EVERY * (1.0 + 0.25 * self.next_chance());
+        let is_due = now.since(self.tested).as_secs_f64() > wait;
         let lost = part(round.lost, round.acked);
         let over = if self.share < SHARE_SMALL { OVER_SMALL } else { OVER };
         let ran_over = round.lost >= OVER_PACKETS * self.mtu && lost > self.losses.random() + over;
-        let wait = COMPETE_TEST_EVERY * (1.0 + 0.25 * self.next_chance());
-        if ran_over && standing - self.path.floor() < self.path.alarm() {
+        if ran_over && late < self.path.alarm() {
             // A queue that runs over while it is short is no place to compete for.
             self.give_way(now, 0.0);
             self.phase = Phase::Cruise;
         } else if ran_over && growth.may_cut(now, standing) {
-            if now.since(self.aside).as_secs_f64() > ASIDE_EVERY {
-                self.step_aside_from(now, standing);
-            } else {
-                let growth = Growth::cut(now, self.window, self.share);
-                self.window = growth.window();
-                self.phase = Phase::Compete(growth);
-            }
-        } else if now.since(self.tested).as_secs_f64() > wait {
-            let late = (standing - self.path.floor()).max(0.0);
+            self.cut_down(now, standing);
+        } else if is_due {
             let cut = (0.5 * self.rate * late).min(self.window / 2.0).max(self.mtu);
             self.test(now, standing, cut, Some(growth));
         } else {
             self.window = growth.next(now, self.window, self.mtu);
             self.phase = Phase::Compete(growth);
+        }
+    }
+
+    /// The queue ran over, or was marked as if it had.
+    fn cut_down(&mut self, now: Time, standing: f64) {
+        if now.since(self.aside).as_secs_f64() > ASIDE_EVERY {
+            self.step_aside(now, standing);
+        } else {
+            let growth = Growth::cut(now, self.window, self.share);
+            self.window = growth.window();
+            self.phase = Phase::Compete(growth);
+        }
+    }
+
+    pub(super) fn marked_while_competing(&mut self, now: Time, growth: Growth) {
+        let standing = self.path.newest();
+        if self.trial.is_none() && growth.may_cut(now, standing) {
+            self.cut_down(now, standing);
         }
     }
 }

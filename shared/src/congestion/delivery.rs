@@ -107,6 +107,11 @@ impl Flights {
         self.flights.get(at).map(|flight| flight.in_flight)
     }
 
+    /// Forgets all transmissions: the path is another one.
+    pub(super) fn forget(&mut self) {
+        self.flights.clear();
+    }
+
     /// Forgets what nobody asks for any more.
     pub(super) fn forget_before(&mut self, now: Time, base: f64) {
         let keep = (4.0 * base).max(REMEMBER);

@@ -104,15 +104,10 @@ impl Controller {
     }
 
     /// Leaves the queue to the others for a round trip, and comes back with what RFC 9438 leaves.
-    pub(super) fn step_aside(&mut self, now: Time) {
-        let standing = self.path.base() + self.path.longest_queue();
-        self.step_aside_from(now, standing);
-    }
-
-    pub(super) fn step_aside_from(&mut self, now: Time, standing: f64) {
+    pub(super) fn step_aside(&mut self, now: Time, standing: f64) {
         (self.tested, self.aside) = (now, now);
         let growth = Growth::cut(now, self.window, self.share);
-        let cut = (self.window - ASIDE_PACKETS * self.mtu).max(0.0);
+        let cut = (self.window - ASIDE_PACKETS * self.mtu).max(self.mtu);
         self.begin(Why::Aside, standing, cut, growth.window(), Some(growth));
     }
 

@@ -139,7 +139,7 @@ impl Controller {
         } else {
             self.ease.random = Some((now, asked.loss));
             self.ease.ceiling = None;
-            self.window = asked.window;
+            self.window = asked.window.min(self.window / (1.0 - CUT));
         }
     }
 }

@@ -103,6 +103,13 @@ const START_STALE_ROUNDS: u32 = 3;
 /// how many packets that must be, lest a few lost ones of a small window pass for a flood.
 const LOSS_FLOOD: f64 = 0.15;
 const LOSS_FLOOD_PACKETS: f64 = 6.0;
+/// A flood of this part, the first in so many round trips, is taken for a moment without a path, which
+/// is most likely what it was before: it leaves this part of the window at least, and counts for so
+/// many rounds without a queue. A second one soon after is a path that carries less.
+const LOSS_GONE: f64 = 0.4;
+const LOSS_GONE_ROUNDS: f64 = 8.0;
+const LOSS_FLOOD_KEEP: f64 = 0.5;
+const LOSS_GONE_CALM: u32 = 10;
 /// The claim on the queue after it ran over, and what comes back each round.
 const CLAIM_CUT: f64 = 0.5;
 const CLAIM_BACK: f64 = 0.01;
@@ -201,6 +208,8 @@ pub struct Controller {
     /// Share of the link that the last trial of a flow that competes has shown.
     share: f64,
     tested: Time,
+    /// The last flood that was taken for a moment without a path.
+    gone: Option<Time>,
     /// When it stepped aside last.
     aside: Time,
     ours_until: Time,
@@ -212,6 +221,8 @@ pub struct Controller {
     newest_acked: Time,
     /// Packets sent before this are not held against the present window.
     fresh: Time,
+    /// Marks of packets sent before this have been answered.
+    unmarked: Time,
     in_flight: f64,
     chance: u64,
 }
@@ -242,12 +253,14 @@ impl Controller {
             kept_queues: 0,
             share: 1.0,
             tested: Time::ZERO,
+            gone: None,
             aside: Time::ZERO,
             ours_until: Time::ZERO,
             foreign: (0, Time::ZERO),
             probation: None,
             newest_acked: Time::ZERO,
             fresh: Time::ZERO,
+            unmarked: Time::ZERO,
             in_flight: 0.0,
             chance: seed,
         }
@@ -293,7 +306,8 @@ impl Controller {
     pub fn acked(&mut self, now: Time, sent: Time, bytes: u64, app_limited: bool) {
         let bytes = float(bytes);
         let rtt = now.since(sent).as_secs_f64().max(1e-6);
-        if !self.path.is_known() {
+        let is_first = !self.path.is_known() && self.fresh == Time::ZERO;
+        if is_first {
             let first = (FIRST_RATE * rtt).min(FIRST_BYTES_MAX);
             self.window = self.window.max(first);
         }
@@ -350,21 +364,27 @@ impl Controller {
     pub fn blacked_out(&mut self, now: Time) {
         self.window = WINDOW_PACKETS_MIN * self.mtu;
         self.phase = Phase::Start;
-        self.trial = None;
-        self.probation = None;
+        self.path = Path::default();
+        self.losses = Losses::default();
         self.ease.forget();
-        (self.best, self.stale_rounds) = (0.0, 0);
+        self.round = Round { began: now, in_flight: self.in_flight, ..Round::default() };
+        (self.rate, self.loss, self.claim, self.share) = (0.0, 0.0, 1.0, 1.0);
+        (self.best, self.stale_rounds, self.calm_rounds) = (0.0, 0, 0);
+        (self.trial, self.alarm, self.probation) = (None, None, None);
+        (self.kept_queues, self.foreign, self.ours_until) = (0, (0, Time::ZERO), Time::ZERO);
+        self.flights.forget();
         self.fresh = now;
     }
 
     /// The path marked a packet that was sent at `sent` instead of dropping it (RFC 3168).
     pub fn marked(&mut self, now: Time, sent: Time) {
-        if sent < self.fresh {
+        if sent < self.fresh.max(self.unmarked) || !self.path.is_known() {
             return;
         }
+        self.unmarked = now;
         match self.phase {
             Phase::Start => self.leave_start(now, sent),
-            Phase::Compete(_) => self.step_aside(now),
+            Phase::Compete(growth) => self.marked_while_competing(now, growth),
             _ => self.give_way(now, 0.0),
         }
     }
@@ -413,16 +433,18 @@ impl Controller {
 
     fn start(&mut self, now: Time, round: &Round, sample: Option<delivery::Sample>) {
         let flooded = self.flood(round) > 0.0;
-        let Some(sample) = sample.filter(|sample| !sample.app_limited || flooded) else {
-            return;
+        let rate = match sample {
+            Some(sample) if !sample.app_limited || flooded => sample.rate,
+            None if flooded => 0.0,
+            _ => return,
         };
-        if sample.rate > START_GROWTH * self.best {
-            (self.best, self.stale_rounds) = (sample.rate, 0);
+        if rate > START_GROWTH * self.best {
+            (self.best, self.stale_rounds) = (rate, 0);
         } else {
             self.stale_rounds += 1;
         }
         if self.stale_rounds >= START_STALE_ROUNDS || flooded {
-            let filled = self.best.max(sample.rate) * self.path.base() + self.queue();
+            let filled = self.best.max(rate) * self.path.base() + self.queue();
             self.window = filled.min(self.window);
             self.fresh = now;
             // A path that seems to carry next to nothing was not there yet: while the handshake is
@@ -533,9 +555,18 @@ impl Controller {
         let before = self.queue();
         self.claim = (self.claim * CLAIM_CUT).max(CLAIM_MIN);
         self.window -= before - self.queue();
-        self.window *= 1.0 - flood;
-        self.calm_rounds = 0;
+        let is_gone = flood > LOSS_GONE && self.gone_is_over(now);
+        self.window *= if is_gone { (1.0 - flood).max(LOSS_FLOOD_KEEP) } else { 1.0 - flood };
+        self.window = self.window.max(2.0 * self.mtu);
+        self.gone = if is_gone { Some(now) } else { self.gone };
+        self.calm_rounds = if is_gone { LOSS_GONE_CALM } else { 0 };
         self.losses.judged(now);
+    }
+
+    /// Whether a flood may once more be a moment without a path.
+    fn gone_is_over(&self, now: Time) -> bool {
+        let over = LOSS_GONE_ROUNDS * self.path.base();
+        self.gone.is_none_or(|at| now.since(at).as_secs_f64() > over)
     }
 
     // Helpers of all phases.

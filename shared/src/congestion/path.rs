@@ -17,8 +17,10 @@ const SHOWS: (f64, f64) = (0.001, 0.004);
 /// delayed by the receiver: its round trip says nothing about the queue.
 const PROMPT_PACKETS: u32 = 2;
 const PROMPT_AFTER: f64 = 0.005;
-/// What the longest queue keeps from round to round.
+/// What the longest queue keeps from round to round, and how many times as long it may become in
+/// one, beside an alarm: a process that was held up for once has seen no queue.
 const LONGEST_KEEP: f64 = 0.995;
+const LONGEST_GROWTH: f64 = 2.0;
 /// Samples in a round, and rounds, from which jitter is told.
 const SPREAD_SAMPLES: u32 = 4;
 const SPREAD_ROUNDS: usize = 4;
@@ -45,9 +47,10 @@ const RESTLESS_WITHIN: f64 = 6.0;
 /// The floor is the least round trip of the last one to two of these times, seconds.
 const FLOOR_EVERY: f64 = 30.0;
 
-/// The least round trip of a round is that of one in so many acknowledgements, not the very least:
-/// a receiver's or sender's process that was held up stamps some packets with an earlier time than
-/// they had, and a single one would be taken for a shorter path.
+/// The least round trip of a round is that of one in so many acknowledgements, the last of those that
+/// are kept where there are more, not the very least: a receiver's or sender's process that was held
+/// up stamps some packets with an earlier time than they had, and a single one would be taken for a
+/// shorter path.
 const LEAST_ONE_IN: usize = 8;
 const LEAST_KEPT: usize = 16;
 
@@ -166,6 +169,11 @@ impl Path {
         self.floors.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
+    /// Round trip of the newest packet that was acknowledged.
+    pub(super) fn newest(&self) -> f64 {
+        self.newest.1
+    }
+
     /// Longest queue seen lately.
     pub(super) fn longest_queue(&self) -> f64 {
         self.longest_queue
@@ -237,7 +245,8 @@ impl Path {
         self.low = self.low.min(standing);
         self.base = self.base.min(standing);
         let Times { sum, count, most } = std::mem::take(&mut self.prompt);
-        self.longest_queue = (LONGEST_KEEP * self.longest_queue).max(most - self.base);
+        let longest = (most - self.base).min(LONGEST_GROWTH * self.longest_queue + self.alarm());
+        self.longest_queue = (LONGEST_KEEP * self.longest_queue).max(longest);
         if most - standing > RESTLESS_PART * self.alarm() {
             self.restless.rotate_left(1);
             if let Some(last) = self.restless.last_mut() {

@@ -85,9 +85,13 @@ impl Link {
         }
     }
 
-    /// Goes on for so long; Mbit/s delivered.
+    /// Goes on for so many seconds; Mbit/s delivered.
     fn run(&mut self, seconds: u64) -> f64 {
-        let end = self.now + Duration::from_secs(seconds);
+        self.run_for(Duration::from_secs(seconds))
+    }
+
+    fn run_for(&mut self, length: Duration) -> f64 {
+        let end = self.now + length;
         let before = self.delivered;
         while self.now < end {
             let may_send = self.in_flight + u64::from(MTU) < self.controller.window();
@@ -106,7 +110,7 @@ impl Link {
                 (_, None) => unreachable!("a window without room and nothing under way"),
             }
         }
-        (self.delivered - before) as f64 * 8e-6 / seconds as f64
+        (self.delivered - before) as f64 * 8e-6 / length.as_secs_f64()
     }
 
     fn standing(&self) -> f64 {
@@ -147,6 +151,73 @@ fn a_longer_path_is_found_out() {
     link.run(5);
     let rate = link.run(5);
     assert!(rate > 90.0, "{rate}");
+}
+
+#[test]
+fn a_moment_without_a_path_costs_little() {
+    for rtt in [50, 100, 200] {
+        let mut link = Link::new(100.0, 1.0, rtt, 0.0);
+        link.run(8);
+        link.loss = 1.0;
+        link.run_for(Duration::from_millis(rtt + 20));
+        link.loss = 0.0;
+        link.run_for(12 * link.delay);
+        let rate = link.run(1);
+        assert!(rate > 90.0, "{rate} Mbit/s at {rtt} ms");
+    }
+}
+
+/// A path that polices instead of queueing carries a tenth all at once.
+#[test]
+fn a_second_flood_is_no_moment_without_a_path() {
+    let mut link = Link::new(100.0, 0.05, 50, 0.0);
+    link.run(6);
+    link.rate *= 0.1;
+    link.queue *= 0.1;
+    link.run(1);
+    let before = link.dropped;
+    let rate = link.run(2);
+    assert!(rate > 7.0, "{rate}");
+    let dropped = link.dropped - before;
+    assert!(dropped < 300, "{dropped} packets of 1,700");
+}
+
+#[test]
+fn after_a_blackout_the_path_may_be_another_one() {
+    let mut link = Link::new(100.0, 1.0, 20, 0.0);
+    link.run(8);
+    link.under_way.clear();
+    (link.in_flight, link.idle_at) = (0, link.now);
+    link.controller.blacked_out(link.now);
+    link.delay = Duration::from_millis(80);
+    link.queue *= 4.0;
+    link.run(1);
+    let rate = link.run(1);
+    assert!(rate > 90.0, "{rate}");
+}
+
+#[test]
+fn marks_of_one_round_are_one_word() {
+    let mut link = Link::new(100.0, 1.0, 50, 0.0);
+    link.run(4);
+    let sent = link.now - Duration::from_millis(20);
+    let claim = link.controller.claim;
+    for _ in 0..8 {
+        link.controller.marked(link.now, sent);
+    }
+    assert!((link.controller.claim - CLAIM_CUT * claim).abs() < 1e-9, "{}", link.controller.claim);
+}
+
+#[test]
+fn a_process_that_was_held_up_once_has_seen_no_queue() {
+    let mut link = Link::new(100.0, 1.0, 50, 0.0);
+    link.run(4);
+    let before = link.controller.path.longest_queue();
+    link.now = link.now + Duration::from_millis(500);
+    link.idle_at = link.now;
+    link.run(2);
+    let longest = link.controller.path.longest_queue();
+    assert!(longest < 0.12, "{before} s, then {longest}");
 }
 
 #[test]
@@ -202,11 +273,18 @@ fn nothing_that_is_told_breaks_it() {
             chance % most
         };
         let mut now = Time::ZERO;
+        let mut sendings = VecDeque::new();
         for _ in 0..2_000 {
             now = now + Duration::from_micros(draw(200_000));
-            let sent = now - Duration::from_micros(draw(1_000_000));
+            let any = now - Duration::from_micros(draw(1_000_000));
+            let known = sendings.get(usize::try_from(draw(64)).unwrap()).copied();
+            let sent = known.filter(|_| draw(4) > 0).unwrap_or(any);
             match draw(7) {
-                0 => controller.sent(now, draw(20_000)),
+                0 => {
+                    controller.sent(now, draw(20_000));
+                    sendings.push_front(now);
+                    sendings.truncate(64);
+                }
                 1 | 2 => controller.acked(now, sent, draw(3_000), draw(2) == 0),
                 3 => controller.acks_end(now, draw(10_000_000)),
                 4 => controller.lost(now, sent, draw(100_000)),
@@ -216,6 +294,9 @@ fn nothing_that_is_told_breaks_it() {
             }
             let window = controller.window();
             assert!((4_800..=1_000_000_000).contains(&window), "{window}, seed {seed}");
+            let inside = [controller.window, controller.rate, controller.loss, controller.claim];
+            assert!(inside.iter().all(|number| number.is_finite()), "{controller:?}");
+            assert!(controller.window > 0.0 && controller.share.is_finite(), "{controller:?}");
         }
     }
 }

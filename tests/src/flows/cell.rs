@@ -360,6 +360,8 @@ fn changes(sender: Sender) -> Result<Vec<Cell>, LinkSpecError> {
     let table = [
         ("the rate halves", link(100), 40, Change::Bottleneck(link(50).parse()?), 50.0),
         ("the rate doubles", link(50), 40, Change::Bottleneck(link(100).parse()?), 100.0),
+        ("from 20 to 24 ms", link(100), 20, Change::Paths("12ms".parse()?), 100.0),
+        ("from 100 to 112 ms", link(100), 100, Change::Paths("56ms".parse()?), 100.0),
         ("from 20 to 80 ms", link(100), 20, Change::Paths("40ms".parse()?), 100.0),
         ("from 40 to 160 ms", link(100), 40, Change::Paths("80ms".parse()?), 100.0),
     ];
