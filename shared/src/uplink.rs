@@ -12,8 +12,10 @@ use std::time::Duration;
 
 /// How often the connections are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Looks whose best is believed: 5 s in which several connections were held up.
+/// Looks whose best is believed: 5 s in which several connections were held up, of the last half
+/// minute.
 const SHARED_LOOKS: usize = 10;
+const SHARED_WITHIN: u32 = 60;
 /// Looks without what was believed, while a single connection was held up: ten minutes.
 const LONELY_LOOKS: u32 = 1_200;
 /// What comes within so many hundredths of what is believed confirms it.
@@ -45,8 +47,8 @@ pub struct Uplink {
     set: Option<u64>,
     measured: Option<u64>,
     used: u64,
-    /// Rates of the last looks in which several connections were held up.
-    shared: VecDeque<u64>,
+    /// The last looks in which several connections were held up, and their rates.
+    shared: VecDeque<(u32, u64)>,
     /// Looks in a row that did not confirm what is believed, and the best of them.
     unconfirmed: (u32, u64),
     looks: u32,
@@ -119,12 +121,14 @@ impl Uplink {
     }
 
     fn look_shared(&mut self, rate: u64) {
-        self.shared.push_back(rate);
+        let now = self.looks;
+        self.shared.push_back((now, rate));
         if self.shared.len() > SHARED_LOOKS {
             self.shared.pop_front();
         }
+        self.shared.retain(|(look, _)| now.wrapping_sub(*look) <= SHARED_WITHIN);
         if self.shared.len() == SHARED_LOOKS {
-            self.measured = self.shared.iter().copied().max();
+            self.measured = self.shared.iter().map(|(_, rate)| *rate).max();
         }
     }
 
@@ -188,6 +192,15 @@ mod tests {
         assert_eq!(believed(&mut uplink, 9, held_up(50, 3)), Some(100));
         assert_eq!(believed(&mut uplink, 1, held_up(50, 3)), Some(50));
         assert_eq!(believed(&mut uplink, 1, held_up(80, 3)), Some(80));
+    }
+
+    #[test]
+    fn what_several_had_long_ago_is_no_measure() {
+        let mut uplink = Uplink::default();
+        believed(&mut uplink, 9, held_up(10, 2));
+        assert_eq!(believed(&mut uplink, 100, held_up(100, 1)), Some(100));
+        assert_eq!(believed(&mut uplink, 9, held_up(10, 2)), Some(100));
+        assert_eq!(believed(&mut uplink, 1, held_up(10, 2)), Some(10));
     }
 
     #[test]
