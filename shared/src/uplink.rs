@@ -5,7 +5,8 @@
 //! What is acknowledged has passed the uplink, so every look is a lower bound, which counts at
 //! once. Whether less than before means a slower uplink or slow receivers cannot be seen from one
 //! connection. Two or more that are held up at a time share the uplink, so what they get together
-//! over some looks replaces what was believed; one alone must fall short of it for ten minutes.
+//! over some looks of the last half minute replaces what was believed; one alone must fall short of
+//! it for ten minutes.
 
 use std::collections::VecDeque;
 use std::time::Duration;

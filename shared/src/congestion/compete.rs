@@ -103,6 +103,7 @@ impl Controller {
         }
     }
 
+    /// The path marked a packet: a word like that of a queue that ran over, within the same limits.
     pub(super) fn marked_while_competing(&mut self, now: Time, growth: Growth) {
         let standing = self.path.newest();
         if self.trial.is_none() && growth.may_cut(now, standing) {

@@ -182,6 +182,24 @@ fn a_second_flood_is_no_moment_without_a_path() {
     assert!(dropped < 300, "{dropped} packets of 1,700");
 }
 
+/// More transmissions in one round trip than are remembered: none of them gives a sample.
+#[test]
+fn a_flood_ends_the_start_though_no_sample_shows_a_rate() {
+    let mut controller = Controller::new(MTU, 1);
+    let (rtt, mtu) = (Duration::from_millis(100), u64::from(MTU));
+    controller.sent(Time::ZERO, mtu);
+    let first = Time::ZERO + rtt;
+    controller.acked(first, Time::ZERO, mtu, false);
+    controller.acks_end(first, 0);
+    controller.window = 1e7;
+    for step in 0..10_000 {
+        controller.sent(first + Duration::from_micros(step), mtu);
+    }
+    controller.lost(first + rtt, first, 1_000 * mtu);
+    controller.acked(first + rtt, first, mtu, false);
+    assert!(controller.window() <= 10 * u64::from(MTU), "{}", controller.window());
+}
+
 #[test]
 fn after_a_blackout_the_path_may_be_another_one() {
     let mut link = Link::new(100.0, 1.0, 20, 0.0);
