@@ -21,12 +21,17 @@ const SHARED_WITHIN: u32 = 60;
 const LONELY_LOOKS: u32 = 1_200;
 /// What comes within so many hundredths of what is believed confirms it.
 const CONFIRMED_PERCENT: u64 = 90;
-/// Of what the uplink carries, what jobs that share it are given turns for; and every so many
-/// looks (5 s), and after a look that raised it by so much, what they are given to find more.
+/// Of what the uplink carries, what jobs that share it are given turns for; and a second after
+/// the first turn, every so many looks (5 s) from then on, and after a look that raised it by so
+/// much, what they are given to find more.
 const TURNS_PERCENT: u64 = 95;
 const PROBE_PERCENT: u64 = 110;
 const PROBE_LOOKS: u32 = 10;
+const PROBE_FIRST: u32 = 2;
 const GROWN_PERCENT: u64 = 103;
+/// Looks in a row that each found more than the turns before: then the uplink is not what is
+/// short.
+const GROWN_LOOKS: u32 = 3;
 
 /// What all connections of a process did from one look to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +40,7 @@ pub struct Look {
     pub acked: u64,
     /// Those of them that were sent while the application had more to send.
     pub held_up: u64,
-    /// Connections that had such packets.
+    /// Connections that were held up for half of the time or longer.
     pub connections: u64,
     /// Whether jobs waited for turns: then these set the pace, and what is acknowledged is a lower
     /// bound though no connection was held up.
@@ -53,8 +58,11 @@ pub struct Uplink {
     /// Looks in a row that did not confirm what is believed, and the best of them.
     unconfirmed: (u32, u64),
     looks: u32,
-    /// Whether the last look raised what is believed.
-    grew: bool,
+    /// Looks in a row that raised what is believed, until now.
+    grown: u32,
+    /// The look that showed that the uplink is full: connections were held up, and what they got
+    /// was no more than before.
+    full_since: Option<u32>,
 }
 
 impl Uplink {
@@ -82,15 +90,17 @@ impl Uplink {
 
     /// Bits per second at which jobs that share the uplink are given turns: a little less than it
     /// carries, so that who is next is decided there and not in the queues of connections; from
-    /// time to time a little more, to see whether it carries more.
+    /// time to time a little more, to see whether it carries more. `None` while the uplink was
+    /// not seen to be full: a lower bound of what it carries must hold nobody back.
     pub fn turns_bps(&self) -> Option<u64> {
-        let percent =
-            if self.set.is_none() && self.is_probe() { PROBE_PERCENT } else { TURNS_PERCENT };
-        self.carries_bps().map(|bps| bps.saturating_mul(percent) / 100)
-    }
-
-    fn is_probe(&self) -> bool {
-        self.grew || self.looks.is_multiple_of(PROBE_LOOKS)
+        let percent = |bps: u64, percent| bps.saturating_mul(percent) / 100;
+        if let Some(set) = self.set {
+            return Some(percent(set, TURNS_PERCENT));
+        }
+        let (full_since, measured) = self.full_since.zip(self.measured)?;
+        let looks = self.looks.wrapping_sub(full_since);
+        let is_probe = self.grown > 0 || looks % PROBE_LOOKS == PROBE_FIRST;
+        Some(percent(measured, if is_probe { PROBE_PERCENT } else { TURNS_PERCENT }))
     }
 
     /// Takes up what the connections did in `time`.
@@ -104,15 +114,27 @@ impl Uplink {
         if look.in_turns {
             self.measured = before.map(|believed| believed.max(rate));
         }
-        self.take_up(rate, look);
-        let grown = |before: u64| before.saturating_mul(GROWN_PERCENT) / 100;
-        self.grew = before.zip(self.measured).is_some_and(|(before, now)| now > grown(before));
+        let is_held_up = look.connections > 0 && look.held_up.saturating_mul(2) >= look.acked;
+        if is_held_up {
+            self.take_up(rate, look);
+        }
+        if let Some(before) = before {
+            self.look_full(rate, before, is_held_up && !look.in_turns);
+        }
+    }
+
+    /// Whether the uplink is full, after a look before which `before` was believed.
+    fn look_full(&mut self, rate: u64, before: u64, is_held_up: bool) {
+        let grows = rate > before.saturating_mul(GROWN_PERCENT) / 100;
+        self.grown = if grows { self.grown.saturating_add(1) } else { 0 };
+        if is_held_up && !grows {
+            self.full_since = self.full_since.or(Some(self.looks));
+        } else if self.grown >= GROWN_LOOKS {
+            self.full_since = None;
+        }
     }
 
     fn take_up(&mut self, rate: u64, look: Look) {
-        if look.acked == 0 || look.held_up.saturating_mul(2) < look.acked {
-            return;
-        }
         let believed = self.measured.unwrap_or(0);
         self.measured = Some(believed.max(rate));
         if look.connections >= 2 {
@@ -134,7 +156,7 @@ impl Uplink {
     }
 
     fn look_lonely(&mut self, rate: u64, believed: u64) {
-        if u128::from(rate) * 100 >= u128::from(believed) * u128::from(CONFIRMED_PERCENT) {
+        if confirms(rate, believed) {
             self.unconfirmed = (0, 0);
             return;
         }
@@ -145,6 +167,10 @@ impl Uplink {
             self.unconfirmed = (0, 0);
         }
     }
+}
+
+fn confirms(rate: u64, believed: u64) -> bool {
+    u128::from(rate) * 100 >= u128::from(believed) * u128::from(CONFIRMED_PERCENT)
 }
 
 #[cfg(test)]
@@ -211,27 +237,56 @@ mod tests {
         assert_eq!(uplink.spare_bps(), Some(20_000_000));
     }
 
+    /// Looks during which jobs take turns on an uplink of 20 Mbit/s; the rates of turns.
+    fn in_turns(uplink: &mut Uplink, looks: usize) -> Vec<Option<u64>> {
+        let one = |uplink: &mut Uplink| {
+            let turns = uplink.turns_bps();
+            let wanted = turns.unwrap_or(u64::MAX);
+            let acked = wanted.min(20_000_000) / 16;
+            let held_up = if wanted > 20_000_000 { acked } else { 0 };
+            let connections = u64::from(held_up > 0);
+            let look = Look { acked, held_up, connections, in_turns: turns.is_some() };
+            uplink.look(LOOK_EVERY, look);
+            uplink.turns_bps()
+        };
+        (0..looks).map(|_| one(uplink)).collect()
+    }
+
     #[test]
-    fn turns_find_what_the_uplink_carries_and_are_a_little_less() {
+    fn turns_are_a_little_less_than_the_uplink_carries_and_look_for_more() {
+        let mut uplink = Uplink::new(None);
+        believed(&mut uplink, 2, held_up(20, 1));
+        let turns = in_turns(&mut uplink, 20);
+        assert_eq!(uplink.carries_bps(), Some(20_000_000));
+        assert_eq!(turns.iter().filter(|bps| **bps == Some(22_000_000)).count(), 2);
+        assert_eq!(turns.iter().filter(|bps| **bps == Some(19_000_000)).count(), 18);
+        assert_eq!(Uplink::new(Some(100)).turns_bps(), Some(95));
+    }
+
+    #[test]
+    fn what_was_not_seen_to_be_all_holds_nobody_back() {
         let mut uplink = Uplink::new(None);
         assert_eq!(uplink.turns_bps(), None);
-        uplink.look(LOOK_EVERY, held_up(10, 1));
-        assert_eq!(uplink.carries_bps(), Some(10_000_000));
-        for _ in 0..40 {
-            let at_turns = uplink.turns_bps().unwrap().min(20_000_000);
-            let acked = at_turns / 16;
-            let look = Look { acked, held_up: 0, connections: 0, in_turns: true };
-            uplink.look(LOOK_EVERY, look);
+        for mbit in [1, 2, 4] {
+            uplink.look(LOOK_EVERY, held_up(mbit, 1));
+            assert_eq!(uplink.turns_bps(), None, "{mbit}");
         }
+        let idle = Look { acked: 250_000, held_up: 0, connections: 0, in_turns: false };
+        uplink.look(LOOK_EVERY, idle);
+        assert_eq!(uplink.turns_bps(), None, "nothing was held up");
+        uplink.look(LOOK_EVERY, held_up(4, 1));
+        assert!(uplink.turns_bps().is_some());
+    }
+
+    #[test]
+    fn turns_that_are_too_few_end_within_three_seconds() {
+        let mut uplink = Uplink::new(None);
+        believed(&mut uplink, 2, held_up(1, 1));
+        assert_eq!(uplink.turns_bps(), Some(950_000));
+        let turns = in_turns(&mut uplink, 6);
+        assert!(turns.contains(&None), "{turns:?}");
+        in_turns(&mut uplink, 3);
         assert_eq!(uplink.carries_bps(), Some(20_000_000));
-        let turns: Vec<_> = (0..10)
-            .map(|_| {
-                uplink.look(LOOK_EVERY, Look { in_turns: true, ..Look::default() });
-                uplink.turns_bps().unwrap()
-            })
-            .collect();
-        assert_eq!(turns.iter().filter(|bps| **bps == 22_000_000).count(), 1);
-        assert_eq!(turns.iter().filter(|bps| **bps == 19_000_000).count(), 9);
-        assert_eq!(Uplink::new(Some(100)).turns_bps(), Some(95));
+        assert!(uplink.turns_bps().is_some());
     }
 }

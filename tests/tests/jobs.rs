@@ -34,8 +34,22 @@ fn push(number: u8, nodes: usize, bytes: u64) -> Push {
 }
 
 fn run(plan: &Plan) -> Outcome {
+    run_with(1, plan)
+}
+
+fn run_with(seed: u64, plan: &Plan) -> Outcome {
     let to = plan.jobs.iter().flat_map(|push| push.to.iter().map(|node| (push.number, *node)));
-    fleet::run(1, plan, &to.collect())
+    fleet::run(seed, plan, &to.collect())
+}
+
+/// One seed says little of who is late. More with `SEEDS`.
+fn seeds() -> std::ops::RangeInclusive<u64> {
+    1..=std::env::var("SEEDS").map_or(8, |seeds| seeds.parse().unwrap())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// When the last node had each job, from its beginning, seconds.
@@ -73,12 +87,43 @@ fn a_live_stream_is_in_time_beside_file_jobs() {
         ..push(number, nodes, 12 * MB)
     });
     let jobs: Vec<Push> = [live.clone()].into_iter().chain(files).collect();
-    let beside = run(&plan(nodes, clients, 4, jobs));
-    let (p50, p99) = delays(&beside, &live);
-    let files: Vec<f64> = (2..5).map(|number| last(&beside, number)).collect();
-    println!("beside three file jobs: live p50 {p50:.0} p99 {p99:.0} ms, files {files:.1?} s");
-    assert!(p50 <= 300.0 && p99 <= 1_000.0, "late by {p50:.0}, {p99:.0} ms");
-    assert!(files.iter().all(|took| *took <= 24.0), "{files:?}");
+    let beside = plan(nodes, clients, 4, jobs);
+    let (mut medians, mut worst) = (Vec::new(), Vec::new());
+    for seed in seeds() {
+        let beside = run_with(seed, &beside);
+        let (p50, p99) = delays(&beside, &live);
+        let files: Vec<f64> = (2..5).map(|number| last(&beside, number)).collect();
+        println!("beside three file jobs: live p50 {p50:.0} p99 {p99:.0} ms, files {files:.1?} s");
+        assert!(files.iter().all(|took| *took <= 24.0), "{files:?}");
+        medians.push(p50);
+        worst.push(p99);
+    }
+    let most = worst.iter().copied().fold(0.0, f64::max);
+    let (p50, p99) = (median(medians), median(worst));
+    println!("median of all: p50 {p50:.0} p99 {p99:.0} ms, worst p99 {most:.0} ms");
+    assert!(p50 <= 200.0 && p99 <= 800.0 && most <= 1_500.0, "late by {p50:.0}, {p99:.0} ms");
+}
+
+#[test]
+fn jobs_wait_for_nobody_where_the_uplink_carries_all_of_them() {
+    let source_bps = Some(8_000_000);
+    let of = |number: u8| Push {
+        client: usize::from(number) - 1,
+        priority: 3 * number,
+        source_bps,
+        ..push(number, 4, 4 * MB)
+    };
+    let jobs = Plan {
+        base_up: "500Mbit",
+        node_access: vec![("500Mbit", "500Mbit"); 4],
+        ..plan(4, 3, 4, (1..=3).map(of).collect())
+    };
+    for seed in seeds() {
+        let outcome = run_with(seed, &jobs);
+        let took = [1, 2, 3].map(|job| last(&outcome, job));
+        println!("what comes in 4 s: {took:.2?} s");
+        assert!(took.iter().all(|took| *took <= 4.4), "{took:?}");
+    }
 }
 
 #[test]
@@ -90,11 +135,29 @@ fn the_job_of_higher_priority_is_first() {
         priority,
         ..push(number, nodes, 12 * MB)
     };
-    let both = run(&plan(nodes, 2, 4, vec![two(1, 8), two(2, 2)]));
+    let alone = last(&alone, 1);
+    let both = plan(nodes, 2, 4, vec![two(1, 8), two(2, 2)]);
+    let (mut of_first, mut of_second) = (0.0, 0.0);
+    for seed in seeds() {
+        let both = run_with(seed, &both);
+        let (first, second) = (last(&both, 1), last(&both, 2));
+        println!("alone {alone:.2} s; priority 8 {first:.2} s, priority 2 {second:.2} s");
+        assert!(second <= 2.2 * alone, "{second} s");
+        of_first += first;
+        of_second += second;
+    }
+    let ratio = of_first / of_second;
+    println!("priority 8 takes {ratio:.2} of what priority 2 takes");
+    assert!(ratio <= 0.9, "{ratio}");
+}
+
+#[test]
+fn the_job_of_higher_priority_is_first_on_a_connection_whatever_is_known_of_the_uplink() {
+    let of = |number: u8, priority| Push { priority, ..push(number, 1, 2 * MB) };
+    let both = run(&plan(1, 1, 1, vec![of(1, 8), of(2, 2)]));
     let (first, second) = (last(&both, 1), last(&both, 2));
-    println!("alone {:.2} s; priority 8 {first:.2} s, priority 2 {second:.2} s", last(&alone, 1));
-    assert!(first <= 0.87 * second, "{first} s and {second} s");
-    assert!(second <= 2.2 * last(&alone, 1), "{second} s");
+    println!("one connection: priority 8 {first:.2} s, priority 2 {second:.2} s");
+    assert!(first <= 0.8 * second, "{first} s and {second} s");
 }
 
 #[test]

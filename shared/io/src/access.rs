@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shared::pacer::Pacer;
 use shared::relay::Spare;
@@ -38,6 +39,24 @@ pub(crate) struct Meter {
     connections: AtomicU64,
     /// The number of the present look.
     look: AtomicU64,
+}
+
+/// What one acknowledgement told a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Acked {
+    /// Bytes of IP packets.
+    pub(crate) bytes: u64,
+    /// Those of them that were sent while the window was full.
+    pub(crate) held_up: u64,
+    /// How long the window was full for them.
+    pub(crate) full: Duration,
+}
+
+/// For how long the window of a connection was full in a look.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fullness {
+    look: u64,
+    full: Duration,
 }
 
 impl Access {
@@ -132,19 +151,24 @@ impl Default for Access {
 }
 
 impl Meter {
-    /// Counts what one acknowledgement told; returns the number of the present look, by which a
-    /// connection knows whether it was `counted` in it as one that is held up.
-    pub(crate) fn add(&self, acked: u64, held_up: u64, counted: u64) -> u64 {
-        self.acked.fetch_add(acked, Ordering::Relaxed);
-        if held_up == 0 {
-            return counted;
+    /// Counts what one acknowledgement told. A connection whose window is full for half of a look
+    /// is held up by the network; one that sends a piece now and then, which is more than a
+    /// window, is not.
+    pub(crate) fn add(&self, acked: Acked, fullness: &mut Fullness) {
+        self.acked.fetch_add(acked.bytes, Ordering::Relaxed);
+        if acked.held_up == 0 {
+            return;
         }
-        self.held_up.fetch_add(held_up, Ordering::Relaxed);
+        self.held_up.fetch_add(acked.held_up, Ordering::Relaxed);
         let look = self.look.load(Ordering::Relaxed);
-        if look != counted {
+        if fullness.look != look {
+            *fullness = Fullness { look, full: Duration::ZERO };
+        }
+        let was_half = fullness.full >= LOOK_EVERY / 2;
+        fullness.full = fullness.full.saturating_add(acked.full);
+        if !was_half && fullness.full >= LOOK_EVERY / 2 {
             self.connections.fetch_add(1, Ordering::Relaxed);
         }
-        look
     }
 
     fn take(&self) -> Look {
@@ -163,21 +187,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_counts_once_a_look() {
+    fn a_connection_whose_window_is_full_for_half_of_a_look_counts_once_in_it() {
         let meter = Meter::default();
         meter.take();
-        let mut counted = [0, 0];
-        for _ in 0..3 {
-            counted[0] = meter.add(100, 100, counted[0]);
-            counted[1] = meter.add(10, 0, counted[1]);
+        let mut fullness = [Fullness::default(); 3];
+        let acked =
+            |held_up, full_ms| Acked { bytes: 100, held_up, full: Duration::from_millis(full_ms) };
+        for _ in 0..4 {
+            meter.add(acked(100, 100), &mut fullness[0]);
+            meter.add(acked(0, 0), &mut fullness[1]);
+            meter.add(acked(10, 60), &mut fullness[2]);
         }
-        assert_eq!(
-            meter.take(),
-            Look { acked: 330, held_up: 300, connections: 1, in_turns: false }
-        );
-        counted[0] = meter.add(1, 1, counted[0]);
-        counted[1] = meter.add(1, 1, counted[1]);
-        assert_eq!(meter.take(), Look { acked: 2, held_up: 2, connections: 2, in_turns: false });
-        assert_eq!(counted, [2, 2]);
+        let look = Look { acked: 1_200, held_up: 440, connections: 1, in_turns: false };
+        assert_eq!(meter.take(), look);
+        for of in &mut fullness {
+            meter.add(acked(100, 250), of);
+        }
+        let look = Look { acked: 300, held_up: 300, connections: 3, in_turns: false };
+        assert_eq!(meter.take(), look);
     }
 }

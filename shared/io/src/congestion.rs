@@ -11,7 +11,7 @@ use quinn_proto::RttEstimator;
 use shared::congestion::Controller as Core;
 use shared::time::Time;
 
-use crate::access::Meter;
+use crate::access::{Acked, Fullness, Meter};
 
 /// Headers of IP and UDP around what a controller counts.
 const HEADERS: u64 = 28;
@@ -118,7 +118,8 @@ impl ControllerFactory for Metered {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.inner).build(now, mtu);
         let meter = Arc::clone(&self.meter);
-        Box::new(MeteredController { inner, meter, acked: 0, held_up: 0, counted: 0 })
+        let (acked, fullness) = (Acked::default(), Fullness::default());
+        Box::new(MeteredController { inner, meter, acked, fullness })
     }
 }
 
@@ -126,10 +127,8 @@ struct MeteredController {
     inner: Box<dyn Controller>,
     meter: Arc<Meter>,
     /// What the present acknowledgement has told so far.
-    acked: u64,
-    held_up: u64,
-    /// The last look in which this connection was counted as held up.
-    counted: u64,
+    acked: Acked,
+    fullness: Fullness,
 }
 
 impl Controller for MeteredController {
@@ -146,8 +145,12 @@ impl Controller for MeteredController {
         rtt: &RttEstimator,
     ) {
         let bytes_sent = bytes + HEADERS;
-        self.acked += bytes_sent;
-        self.held_up += if app_limited { 0 } else { bytes_sent };
+        self.acked.bytes += bytes_sent;
+        if !app_limited {
+            self.acked.held_up += bytes_sent;
+            // A full window takes a round trip.
+            self.acked.full += rtt.get().mul_f64(part(bytes, self.inner.window()));
+        }
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -158,8 +161,7 @@ impl Controller for MeteredController {
         app_limited: bool,
         largest: Option<u64>,
     ) {
-        let (acked, held_up) = (std::mem::take(&mut self.acked), std::mem::take(&mut self.held_up));
-        self.counted = self.meter.add(acked, held_up, self.counted);
+        self.meter.add(std::mem::take(&mut self.acked), &mut self.fullness);
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
@@ -177,7 +179,7 @@ impl Controller for MeteredController {
 
     fn clone_box(&self) -> Box<dyn Controller> {
         let (inner, meter) = (self.inner.clone_box(), Arc::clone(&self.meter));
-        Box::new(Self { inner, meter, acked: 0, held_up: 0, counted: self.counted })
+        Box::new(Self { inner, meter, acked: Acked::default(), fullness: self.fullness })
     }
 
     fn initial_window(&self) -> u64 {
@@ -187,4 +189,10 @@ impl Controller for MeteredController {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self.inner.into_any()
     }
+}
+
+/// Which part of `window` some bytes are, at most all of it.
+fn part(bytes: u64, window: u64) -> f64 {
+    let exact = |bytes: u64| f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+    (exact(bytes) / exact(window.max(1))).min(1.0)
 }

@@ -1,5 +1,6 @@
 //! The byte mover out: from the content store into one peer's job stream.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use quinn::{SendStream, VarInt, WriteError};
 use shared::job::{JobObject, Kind};
 use shared::relay::Next;
+use shared::turns::Claim;
 use shared::wire::code::Code;
 use shared::wire::record::{RecordKind, RecordWriter};
 use tokio::sync::Notify;
@@ -103,10 +105,10 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
 
 /// Writes `bytes` in pieces, each when it is this job's turn on the uplink and on the connection.
 ///
-/// Files wait for the uplink first: who waits there holds up nobody on the connection. A live
-/// stream waits for the connection first, and keeps its `turn` there as long as it has more to
-/// send, unless another one is before it: else a piece of files would slip in between each two of
-/// its own. quinn wakes the writer that came last when there is room on a connection, and so lets
+/// A job keeps its `turn` on the connection as long as it has more to send, unless another one is
+/// before it: else a piece of somebody else's would slip in between each two of its own. Files
+/// wait for the uplink first, and give up that turn if they have to: who waits there holds up
+/// nobody on the connection. A live stream waits for the connection first. quinn wakes the writer that came last when there is room on a connection, and so lets
 /// one of three or more that always have something to write starve; that is why jobs take turns.
 /// What a turn waits for is room in the connection's send window, not for its own stream: job
 /// streams are always read.
@@ -126,8 +128,8 @@ async fn write_in_turns(
         let claim = job.claim(piece.len() as u64);
         match claim.kind {
             Kind::Files => {
-                job.access().turn(claim).await;
-                let _turn = link.turn(claim, None).await;
+                uplink_or_give_up(job, claim, turn).await;
+                *turn = Some(link.turn(claim, turn.take()).await);
                 out.write_chunk(piece).await?;
             }
             Kind::Live => {
@@ -138,6 +140,20 @@ async fn write_in_turns(
         }
     }
     Ok(())
+}
+
+/// Waits for the turn on the uplink; without the one on the connection, if it is not at once.
+async fn uplink_or_give_up(job: &Job, claim: Claim, turn: &mut Option<Turn>) {
+    let uplink = job.access().turn(claim);
+    tokio::pin!(uplink);
+    tokio::select! {
+        biased;
+        () = &mut uplink => {}
+        () = ready(()) => {
+            *turn = None;
+            uplink.await;
+        }
+    }
 }
 
 /// Live streams before all files on a connection, whatever else is in quinn's hands already.
@@ -209,7 +225,6 @@ async fn lay_out(
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
     use std::sync::mpsc;
 
     use super::*;
