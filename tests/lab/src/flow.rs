@@ -57,7 +57,7 @@ pub(crate) struct Told {
 /// What [`Sender::Paced`] is told of a link of 100 Mbit/s.
 const PACED_BPS: u64 = 97_000_000;
 
-/// Sends to `to` for `time`.
+/// Sends to `to` for `time`, as soon as a line or the end comes on the standard input.
 pub(crate) async fn send(sender: Sender, to: Ipv4Addr, time: Duration) -> anyhow::Result<()> {
     let to = SocketAddr::from((to, PORT));
     match sender {
@@ -91,6 +91,7 @@ async fn send_quic(
     let mut config = ClientConfig::new(Arc::new(authority.client("sender")?));
     config.transport_config(Arc::new(transport_config(&terms)));
     let endpoint = open_endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, &[0; 32], &terms.access)?;
+    wait_for_start()?;
     let dial = endpoint.connect_with(config, to, "receiver")?;
     let connection = timeout(DIAL, dial).await.context("nobody answers")??;
     let sending = async {
@@ -105,6 +106,12 @@ async fn send_quic(
         () = tell_path(&connection) => Ok(()),
         () = tokio::time::sleep(time) => Ok(()),
     }
+}
+
+/// Waits until it is this flow's time: what a process takes to start is none of its first seconds.
+fn wait_for_start() -> io::Result<()> {
+    io::stdin().read_line(&mut String::new())?;
+    Ok(())
 }
 
 async fn tell_path(connection: &Connection) {
@@ -146,6 +153,7 @@ async fn send_tcp(congestion: &str, to: SocketAddr, time: Duration) -> anyhow::R
     let socket = TcpSocket::new_v4()?;
     set_tcp_congestion(&socket, congestion)
         .with_context(|| format!("the kernel has no TCP congestion control {congestion}"))?;
+    wait_for_start()?;
     let mut stream = timeout(DIAL, socket.connect(to)).await.context("nobody answers")??;
     let piece = vec![7; PIECE];
     let sending = async {

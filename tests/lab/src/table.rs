@@ -3,8 +3,8 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader},
-    process::{Child, ChildStdout, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -30,8 +30,8 @@ use crate::{
 const SENDING: &str = "base";
 /// Runs of a cell until one says something about the links.
 const RUNS_MAX: u32 = 3;
-/// Until all receivers listen.
-const LISTEN: Duration = Duration::from_millis(500);
+/// Until all receivers listen and all senders wait for their time.
+const READY: Duration = Duration::from_millis(500);
 
 /// What a cell did in the lab.
 pub(crate) struct Ran {
@@ -59,9 +59,10 @@ pub(crate) fn run(cell: &Cell, seed: u64, back_end: BackEnd) -> anyhow::Result<R
     let mut children = Children::default();
     for (at, flow) in cell.flows.iter().enumerate() {
         children.listen(&lab, at, flow, &told)?;
+        children.make_ready(&lab, at, flow, cell.length - flow.start, &told)?;
     }
-    pause(LISTEN);
-    let samples = drive(&lab, cell, &mut children, &told)?;
+    pause(READY);
+    let samples = drive(&lab, cell, &mut children.senders, &told)?;
     let died = children.end();
     let lost = lock(&told).iter().map(|told| told.lost).collect::<Vec<_>>();
     let flows = samples.into_iter().zip(died).zip(lost);
@@ -86,13 +87,13 @@ fn plan(cell: &Cell, seed: u64) -> Plan {
     Plan { hosts, links, seed }
 }
 
-/// Starts the senders when it is their time, makes the changes, and looks at all flows every
+/// Lets the senders begin when it is their time, makes the changes, and looks at all flows every
 /// 100 ms.
 fn drive(
     lab: &Lab,
     cell: &Cell,
-    children: &mut Children,
-    told: &Arc<Mutex<Vec<Told>>>,
+    senders: &mut [ChildStdin],
+    told: &Mutex<Vec<Told>>,
 ) -> anyhow::Result<Vec<Vec<Sample>>> {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); cell.flows.len()];
     let mut changes = cell.changes.iter().peekable();
@@ -101,12 +102,9 @@ fn drive(
     for step in 0.. {
         let due = SAMPLE_EVERY * step;
         pause((begin + due).saturating_sub(lab.now()));
-        for (at, flow) in cell.flows.iter().enumerate() {
-            if let Some(started) = started.get_mut(at).filter(|started| !**started)
-                && flow.start <= due
-            {
-                *started = true;
-                children.send(lab, at, flow, cell.length - flow.start, told)?;
+        for ((flow, sender), started) in cell.flows.iter().zip(&mut *senders).zip(&mut started) {
+            if flow.start <= due && !std::mem::replace(started, true) {
+                sender.write_all(b"\n").context("a sender has ended before its time")?;
             }
         }
         while let Some((_, change)) = changes.next_if(|(when, _)| *when <= due) {
@@ -141,6 +139,8 @@ fn apply(lab: &Lab, cell: &Cell, change: &Change) -> Result<(), LabError> {
 struct Children {
     /// Sender or receiver, which flow, and what listens to it.
     running: Vec<(usize, Child, JoinHandle<()>)>,
+    /// What lets each sender begin.
+    senders: Vec<ChildStdin>,
     died: Vec<Option<String>>,
 }
 
@@ -154,10 +154,10 @@ impl Children {
     ) -> anyhow::Result<()> {
         self.died.push(None);
         let args = ["flow", "receive", name(flow.sender)].map(str::to_owned);
-        self.start(lab, &receiver(at), at, &args, told)
+        self.start(lab, &receiver(at), at, &args, told).map(drop)
     }
 
-    fn send(
+    fn make_ready(
         &mut self,
         lab: &Lab,
         at: usize,
@@ -168,7 +168,9 @@ impl Children {
         let to = lab.address(&receiver(at))?.to_string();
         let seconds = time.as_secs_f64().to_string();
         let args = ["flow", "send", name(flow.sender), &to, &seconds].map(str::to_owned);
-        self.start(lab, SENDING, at, &args, told)
+        let begins = self.start(lab, SENDING, at, &args, told)?;
+        self.senders.push(begins);
+        Ok(())
     }
 
     fn start(
@@ -178,16 +180,17 @@ impl Children {
         at: usize,
         args: &[String],
         told: &Arc<Mutex<Vec<Told>>>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<ChildStdin> {
         let own = env::current_exe().context("the lab does not find itself")?;
         let mut command = lab.command(host, own)?;
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {args:?}"))?;
         let out = child.stdout.take().context("a child without output")?;
+        let input = child.stdin.take().context("a child without input")?;
         let told = Arc::clone(told);
         let listener = thread::spawn(move || hear(out, at, &told));
         self.running.push((at, child, listener));
-        Ok(())
+        Ok(input)
     }
 
     /// Ends all; why flows ended before.
