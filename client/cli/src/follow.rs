@@ -128,6 +128,9 @@ fn have(view: &JobView) -> (usize, usize) {
 fn missing(view: &JobView) -> String {
     let missing = view.nodes.iter().filter(|node| node.state != NodeJobState::Complete);
     let named = missing.map(|node| match &node.reason {
+        Some(reason) if reason.starts_with(node.state.as_str()) => {
+            format!("{} ({reason})", node.name)
+        }
         Some(reason) => format!("{} ({}: {reason})", node.name, node.state.as_str()),
         None => format!("{} ({})", node.name, node.state.as_str()),
     });
@@ -152,6 +155,14 @@ mod tests {
         let end =
             "1 of 2 nodes have it by the deadline; missing: n2 (unreachable: no answer for 8 s)";
         assert!(failure.text.ends_with(end), "{failure}");
+    }
+
+    #[test]
+    fn a_reason_that_names_the_state_is_not_told_twice() {
+        let mut view = view();
+        let node = view.nodes.iter_mut().find(|node| node.state == NodeJobState::Unreachable);
+        node.unwrap().reason = Some("unreachable, no answer to the query".to_owned());
+        assert_eq!(missing(&view), "n2 (unreachable, no answer to the query)");
     }
 
     #[test]
