@@ -22,7 +22,7 @@ const LONELY_LOOKS: u32 = 1_200;
 /// What comes within so many hundredths of what is believed confirms it.
 const CONFIRMED_PERCENT: u64 = 90;
 /// Of what the uplink carries, what jobs that share it are given turns for; and a second after
-/// the first turn, every so many looks (5 s) from then on, and after a look that raised it by so
+/// it was seen to be full, every so many looks (5 s) from then on, and after a look that raised it by so
 /// much, what they are given to find more.
 const TURNS_PERCENT: u64 = 95;
 const PROBE_PERCENT: u64 = 110;
@@ -32,6 +32,8 @@ const GROWN_PERCENT: u64 = 103;
 /// Looks in a row that each found more than the turns before: then the uplink is not what is
 /// short.
 const GROWN_LOOKS: u32 = 3;
+/// For how many looks the uplink counts as full that was seen to be: half a minute.
+const FULL_LOOKS: u32 = 60;
 
 /// What all connections of a process did from one look to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +49,14 @@ pub struct Look {
     pub in_turns: bool,
 }
 
+/// The first and the last look that showed that the uplink is full: connections were held up, and
+/// what they got was no more than before.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    since: u32,
+    at: u32,
+}
+
 /// An estimate of the bits per second that an uplink carries.
 #[derive(Debug, Clone, Default)]
 pub struct Uplink {
@@ -60,9 +70,7 @@ pub struct Uplink {
     looks: u32,
     /// Looks in a row that raised what is believed, until now.
     grown: u32,
-    /// The look that showed that the uplink is full: connections were held up, and what they got
-    /// was no more than before.
-    full_since: Option<u32>,
+    full: Option<Full>,
 }
 
 impl Uplink {
@@ -76,6 +84,11 @@ impl Uplink {
     /// yet did the network hold a connection up.
     pub fn carries_bps(&self) -> Option<u64> {
         self.set.or(self.measured)
+    }
+
+    /// Whether it is set, or was seen to be full not long ago: else it may carry more.
+    pub const fn was_full(&self) -> bool {
+        self.set.is_some() || self.full.is_some()
     }
 
     /// Bits per second that were used between the last two looks.
@@ -97,8 +110,8 @@ impl Uplink {
         if let Some(set) = self.set {
             return Some(percent(set, TURNS_PERCENT));
         }
-        let (full_since, measured) = self.full_since.zip(self.measured)?;
-        let looks = self.looks.wrapping_sub(full_since);
+        let (full, measured) = self.full.zip(self.measured)?;
+        let looks = self.looks.wrapping_sub(full.since);
         let is_probe = self.grown > 0 || looks % PROBE_LOOKS == PROBE_FIRST;
         Some(percent(measured, if is_probe { PROBE_PERCENT } else { TURNS_PERCENT }))
     }
@@ -111,27 +124,29 @@ impl Uplink {
         self.used = rate;
         self.looks = self.looks.wrapping_add(1);
         let before = self.measured;
-        if look.in_turns {
-            self.measured = before.map(|believed| believed.max(rate));
-        }
+        self.measured = before.map(|believed| believed.max(rate));
         let is_held_up = look.connections > 0 && look.held_up.saturating_mul(2) >= look.acked;
         if is_held_up {
             self.take_up(rate, look);
         }
         if let Some(before) = before {
-            self.look_full(rate, before, is_held_up && !look.in_turns);
+            self.look_full(rate, before, is_held_up, look.in_turns);
         }
     }
 
     /// Whether the uplink is full, after a look before which `before` was believed.
-    fn look_full(&mut self, rate: u64, before: u64, is_held_up: bool) {
+    fn look_full(&mut self, rate: u64, before: u64, is_held_up: bool, in_turns: bool) {
         let grows = rate > before.saturating_mul(GROWN_PERCENT) / 100;
         self.grown = if grows { self.grown.saturating_add(1) } else { 0 };
-        if is_held_up && !grows {
-            self.full_since = self.full_since.or(Some(self.looks));
-        } else if self.grown >= GROWN_LOOKS {
-            self.full_since = None;
-        }
+        let is_full = is_held_up && !grows;
+        let looks = self.looks;
+        self.full = match self.full {
+            Some(Full { since, .. }) if is_full => Some(Full { since, at: looks }),
+            None if is_full && !in_turns => Some(Full { since: looks, at: looks }),
+            Some(_) if self.grown >= GROWN_LOOKS => None,
+            Some(Full { at, .. }) if !in_turns && looks.wrapping_sub(at) > FULL_LOOKS => None,
+            unchanged => unchanged,
+        };
     }
 
     fn take_up(&mut self, rate: u64, look: Look) {
@@ -279,11 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn that_it_was_full_is_forgotten_after_half_a_minute() {
+        let mut uplink = Uplink::new(None);
+        believed(&mut uplink, 2, held_up(5, 1));
+        assert!(uplink.was_full() && uplink.turns_bps().is_some());
+        believed(&mut uplink, 60, Look::default());
+        assert!(uplink.was_full());
+        believed(&mut uplink, 1, Look::default());
+        assert!(!uplink.was_full() && uplink.turns_bps().is_none());
+        assert!(Uplink::new(Some(1)).was_full());
+    }
+
+    #[test]
     fn turns_that_are_too_few_end_within_three_seconds() {
         let mut uplink = Uplink::new(None);
         believed(&mut uplink, 2, held_up(1, 1));
         assert_eq!(uplink.turns_bps(), Some(950_000));
-        let turns = in_turns(&mut uplink, 6);
+        let turns = in_turns(&mut uplink, 7);
         assert!(turns.contains(&None), "{turns:?}");
         in_turns(&mut uplink, 3);
         assert_eq!(uplink.carries_bps(), Some(20_000_000));

@@ -92,7 +92,7 @@ impl Access {
     pub(crate) fn spare(&self) -> Option<Spare> {
         let uplink = self.uplink();
         let (carries_bps, left_bps) = uplink.carries_bps().zip(uplink.spare_bps())?;
-        Some(Spare { carries_bps, left_bps })
+        Some(Spare { carries_bps, left_bps, was_full: uplink.was_full() })
     }
 
     /// `bytes` of a stream have been read; when the next ones may be, if not at once.

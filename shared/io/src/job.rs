@@ -402,6 +402,8 @@ impl Job {
         let mut outlets = self.outlets.lock().unwrap_or_else(PoisonError::into_inner);
         if outlets.get(peer).is_some_and(|present| Arc::ptr_eq(present, wake)) {
             outlets.remove(peer);
+            drop(outlets);
+            self.relay().stream_broke(peer);
         }
     }
 

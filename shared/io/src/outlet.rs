@@ -20,7 +20,7 @@ use crate::turns::Turn;
 
 /// Bytes that are read and laid out at a time: with the send window, all that a stop or a
 /// more urgent job has to wait for.
-const BATCH_MIN: u64 = 64 * 1024;
+const BATCH_MIN: u64 = 16 * 1024;
 const BATCH_MAX: u64 = 256 * 1024;
 /// How old the choice of what to send may be when a job's rate cap holds it back.
 const BATCH_TIME: Duration = Duration::from_millis(200);
@@ -80,7 +80,11 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
         let out = match &mut stream {
             Some(out) => out,
             None => {
-                let out = link.connection().open_uni().await?;
+                let out = tokio::select! {
+                    biased;
+                    () = job.over().cancelled() => return Ok(()),
+                    out = link.connection().open_uni() => out?,
+                };
                 // A stream that has just been opened has a priority to set.
                 out.set_priority(stream_priority(job.object())).ok();
                 stream.insert(out)

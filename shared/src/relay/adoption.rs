@@ -24,7 +24,7 @@ impl Relay {
     /// one that has no source of it before one whose source is slow, and to that one only what
     /// its uplink has left. Who asks while there is nothing to be had does not ask in vain.
     pub(super) fn adopt(&mut self, spare: Option<Spare>) {
-        let has_room = spare.is_none_or(|Spare { carries_bps, left_bps }| {
+        let has_room = spare.is_none_or(|Spare { carries_bps, left_bps, .. }| {
             let part = self.need().max(carries_bps / self.stripes);
             left_bps >= part.saturating_mul(self.young().saturating_add(1))
         });

@@ -17,6 +17,9 @@ pub(super) struct Downstream {
     cursors: Vec<Cursor>,
     /// Chunks that a cursor passed before they were held.
     late: BTreeSet<u64>,
+    /// Chunks that were chosen for its stream, if the job has several stripes: a stream loses
+    /// nothing while it lasts, so who comes back to this source is sent none of them again.
+    sent: ChunkSet,
     /// Pages it has or was sent.
     pages: u32,
     /// Below which number the pages that it was sent tell it all void chunks, and the last of
@@ -119,12 +122,22 @@ impl Downstream {
     }
 
     fn has(&self, chunk: u64) -> bool {
-        if self.spared.contains(&chunk) || self.long.contains(&chunk) {
+        if self.spared.contains(&chunk) || self.long.contains(&chunk) || self.sent.contains(chunk) {
             return true;
         }
         let at = self.want.held.partition_point(|(first, _)| *first <= chunk);
         let run = at.checked_sub(1).and_then(|at| self.want.held.get(at));
         run.is_some_and(|(first, len)| chunk - first < *len)
+    }
+
+    /// Its stream is gone, with what was in it: all that it lacks is to be sent.
+    fn stream_broke(&mut self, stripes: u64) {
+        self.sent = ChunkSet::new();
+        self.pages = self.pages.min(self.want.pages);
+        self.void_told = (0, 0);
+        for cursor in &mut self.cursors {
+            cursor.next = first_in(u64::from(cursor.stripe.stripe), cursor.stripe.from, stripes);
+        }
     }
 
     /// Takes up what it wants; `page_of` finds the page that describes a chunk. What was left out
@@ -258,9 +271,22 @@ impl Relay {
         })
     }
 
-    fn count_sent(&mut self, chunk: u64) {
+    /// The stream to `peer` has ended before the connection.
+    pub fn stream_broke(&mut self, peer: &PeerId) {
+        let stripes = self.stripes;
+        if let Some(downstream) = self.downstreams.get_mut(peer) {
+            downstream.stream_broke(stripes);
+        }
+    }
+
+    fn note_sent(&mut self, peer: &PeerId, chunk: u64) {
         self.chunks_sent += 1;
         self.bytes_sent += u64::from(self.chunk_len(chunk));
+        if self.stripes > 1
+            && let Some(downstream) = self.downstreams.get_mut(peer)
+        {
+            downstream.sent.insert(chunk);
+        }
     }
 
     /// The next page for `peer`, if it has its pages from here. They run ahead of the chunks as
@@ -306,7 +332,7 @@ impl Relay {
         let limit = described.unwrap_or(0);
         if let Some(chunk) = downstream.first_late(limit, self.stripes) {
             downstream.late.remove(&chunk);
-            self.count_sent(chunk);
+            self.note_sent(peer, chunk);
             return Some(Next::Chunk(chunk));
         }
         let mut best: Option<(usize, u64)> = None;
@@ -333,7 +359,7 @@ impl Relay {
         if let Some(cursor) = downstream.cursors.get_mut(index) {
             cursor.next = chunk + self.stripes;
         }
-        self.count_sent(chunk);
+        self.note_sent(peer, chunk);
         Some(Next::Chunk(chunk))
     }
 }

@@ -44,6 +44,8 @@ pub struct Spare {
     pub carries_bps: u64,
     /// What of that is not used.
     pub left_bps: u64,
+    /// Whether it was seen to be full: else it may carry more.
+    pub was_full: bool,
 }
 
 /// Which node is the home of which stripe.
@@ -351,7 +353,7 @@ impl Relay {
     }
 
     /// The stripes that `peer` may subscribe to.
-    fn open_to(&self, peer: &PeerId) -> StripeSet {
+    pub(super) fn open_to(&self, peer: &PeerId) -> StripeSet {
         let receiver = self.receivers.get(peer);
         let given = receiver.into_iter().flat_map(|receiver| &receiver.given);
         let given = given.filter(|(_, given)| !given.is_surplus);
@@ -415,27 +417,29 @@ impl Relay {
     }
 
     /// An uplink that carries fewer receivers than were let in, before it was known, sends the
-    /// youngest ones away, one at a time.
+    /// youngest ones away, one at a time, and takes them back when it carries more.
     fn shed(&mut self, spare: Option<Spare>) {
-        let Some(Spare { carries_bps, left_bps }) = spare else { return };
+        let Some(Spare { carries_bps, left_bps, was_full }) = spare else { return };
         let Opening::Spare(_) = self.opening else { return };
         // What is known of an uplink grows while it is being filled.
-        let is_full = left_bps <= carries_bps / 10;
+        let is_full = was_full && left_bps <= carries_bps / 10;
         let was = self.full.filter(|(_, bps)| is_full && carries_bps <= bps + bps / 20);
         let (since, bps) = was.unwrap_or((self.now, carries_bps));
         self.full = Some((since, bps));
-        if self.now.since(since) < FULL {
-            return;
-        }
         let most = carries_bps.checked_div(self.need()).unwrap_or(u64::MAX).max(1);
         let now = self.now;
         let given = self.receivers.iter_mut().filter(|(peer, _)| **peer != PeerId::Base);
         let given = given.flat_map(|(_, receiver)| receiver.given.values_mut());
-        let mut kept: Vec<&mut Given> = given.filter(|given| !given.is_surplus).collect();
-        if kept.len() as u64 > most {
-            let youngest = kept.iter_mut().max_by_key(|given| given.since);
-            if let Some(youngest) = youngest.filter(|given| !given.is_young(now)) {
-                youngest.is_surplus = true;
+        let (surplus, kept): (Vec<_>, Vec<_>) = given.partition(|given| given.is_surplus);
+        if !is_full && (kept.len() as u64) < most {
+            let oldest = surplus.into_iter().min_by_key(|given| given.since);
+            oldest.into_iter().for_each(|given| given.is_surplus = false);
+        } else if now.since(since) >= FULL && kept.len() as u64 > most {
+            let youngest = kept.into_iter().max_by_key(|given| given.since);
+            for given in youngest.into_iter().filter(|given| !given.is_young(now)) {
+                given.is_surplus = true;
+                // The next one when this one has found another source.
+                self.full = Some((now - (FULL - YOUNG), bps));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::opening::Given;
 use super::*;
 use crate::stripe_set::StripeSet;
 use crate::wire::message::Flow;
@@ -348,6 +349,58 @@ fn node(name: &str) -> PeerId {
     PeerId::Node(name.parse().unwrap())
 }
 
+/// The chunks that are sent to `peer` next.
+fn sent_to(relay: &mut Relay, peer: &PeerId) -> Vec<u64> {
+    let all = std::iter::from_fn(|| relay.next_send(peer));
+    let chunks = all.filter_map(|next| match next {
+        Next::Chunk(chunk) => Some(chunk),
+        Next::Page(_) | Next::PageInPlace(_) => None,
+    });
+    chunks.collect()
+}
+
+#[test]
+fn who_comes_back_to_a_source_is_sent_nothing_again_while_the_stream_lasts() {
+    let (mut base, mut fx) = (source(2, 2, 4), Vec::new());
+    let peer = node("n");
+    base.wanted(&peer, of_all(2, 0, 6), &mut fx);
+    assert_eq!(sent_to(&mut base, &peer), [0, 1, 2, 3, 4, 5]);
+    base.wanted(&peer, of_all(1, 0, 6), &mut fx);
+    base.wanted(&peer, of_all(2, 0, 8), &mut fx);
+    assert_eq!(sent_to(&mut base, &peer), [6, 7]);
+    base.stream_broke(&peer);
+    assert_eq!(sent_to(&mut base, &peer), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn who_was_sent_away_may_come_back_when_the_uplink_carries_more() {
+    let (mut relay, mut fx) = (source(2, 2, 4), Vec::new());
+    relay.share();
+    relay.set_target(8_000_000);
+    let spare = |carries_bps, left_bps, was_full| Some(Spare { carries_bps, left_bps, was_full });
+    let names = ["a", "b", "c"];
+    for (name, ms) in names.into_iter().zip([0, 10, 20]) {
+        relay.at(Time::from_micros(ms * 1_000));
+        relay.invite(&node(name), &mut fx);
+        let want = crate::wire::message::StripeWant::new(0, 0, 8);
+        let want = Want { stripes: vec![want], pages_to: 9, ..Want::default() };
+        relay.receivers.get_mut(&node(name)).unwrap().given.insert(0, Given::adopted(relay.now));
+        relay.wanted(&node(name), want, &mut fx);
+    }
+    let mut open = |ms: u64, spare| {
+        relay.tick(Time::from_micros(ms * 1_000), spare, &mut fx);
+        names.map(|name| relay.open_to(&node(name)).contains(0))
+    };
+    let tight = |was_full| spare(8_000_000, 0, was_full);
+    for ms in [2_000, 6_000] {
+        assert_eq!(open(ms, tight(false)), [true; 3], "it may carry more");
+    }
+    open(7_000, tight(true));
+    assert_eq!(open(10_100, tight(true)), [true, true, false], "the youngest");
+    assert_eq!(open(10_200, tight(true)), [true, true, false], "one at a time");
+    assert_eq!(open(11_000, spare(80_000_000, 70_000_000, true)), [true; 3]);
+}
+
 #[test]
 fn the_base_feeds_who_asks_in_vain_though_the_home_is_fed() {
     // A live stream, which has one stripe, waits for a shorter time.
@@ -407,7 +460,7 @@ fn what_was_wanted_while_it_was_closed_is_fed_when_it_opens() {
     relay.offered(&PeerId::Base, Offer::of_root(2, 8), &mut fx);
     relay.feeds[0].by = Some(PeerId::Base);
     relay.set_target(8_000_000);
-    let spare = |left_bps| Some(Spare { carries_bps: 10_000_000, left_bps });
+    let spare = |left_bps| Some(Spare { carries_bps: 10_000_000, left_bps, was_full: true });
     relay.tick(Time::from_micros(1), spare(0), &mut fx);
     relay.invite(&node("n"), &mut fx);
     relay.wanted(&node("n"), of_all(1, 0, 8), &mut fx);

@@ -52,6 +52,9 @@ const FALLEN: f64 = 0.7;
 const MET_PERCENT: u64 = 90;
 /// What the source that was left would take longer for, the new one brings as well.
 const REST_OF_OLD_MAX: Duration = Duration::from_millis(500);
+/// But not what the one that was left has chosen already, which comes anyhow: bytes of a batch
+/// and of the send window of a slow connection.
+const PIPE: u64 = 80 * 1024;
 
 /// Chunk numbers that the present source, and the contender, have before them at the most: of what
 /// the one is left with the other one is told.
@@ -294,19 +297,39 @@ impl Relay {
     /// what it has soon.
     fn change_to_faster(&mut self, at: usize, fx: &mut Vec<Effect>) {
         let (now, missing) = (self.now, self.missing.get(at).copied().unwrap_or(0));
-        let longest = u64::from(self.longest.max(1));
+        let Some(feed) = self.feeds.get(at) else { return };
+        let soon = feed.by.as_ref().map_or(0, |old| self.soon(old, feed.brought.bps()));
         let Some(feed) = self.feeds.get_mut(at) else { return };
         let (old, from) = (feed.by.clone(), feed.trial_from());
-        let (bps, brought) = (feed.brought.bps(), feed.brought.clone());
+        let brought = feed.brought.clone();
         let new = feed.promote(now);
-        fx.extend(new.map(|to| {
+        fx.extend(new.clone().map(|to| {
             let (stripe, reason) = (at as u64, SwitchReason::Faster);
             Effect::Count(Counted::Switched { stripe, to, reason })
         }));
         feed.judged_bps = feed.brought.bps();
-        let Some((old, from)) = old.zip(from).filter(|(_, from)| *from > missing) else { return };
-        let to = missing.saturating_add(soon(bps, longest, self.stripes)).min(from);
-        feed.beside = Some(Beside::leaving(old, to, now, brought));
+        if let Some((old, from)) = old.zip(from).filter(|(_, from)| *from > missing) {
+            let to = missing.saturating_add(soon).min(from);
+            feed.beside = Some(Beside::leaving(old, to, now, brought));
+        }
+        // It was told what is here when the trial began.
+        new.iter().for_each(|new| self.note_held(new));
+    }
+
+    /// By how much the number of a chunk of a stripe rises while `peer`, which brings it at `bps`,
+    /// sends what it has soon, or has chosen: at most [`TRIAL_CHUNKS_MAX`].
+    fn soon(&self, peer: &PeerId, bps: u64) -> u64 {
+        let millis = u64::try_from(REST_OF_OLD_MAX.as_millis()).unwrap_or(0);
+        let longest = u64::from(self.longest.max(1));
+        let chunks = (bps.saturating_mul(millis) / 8_000 / longest).max(self.piped(peer)) + 1;
+        chunks.saturating_mul(self.stripes).min(TRIAL_CHUNKS_MAX)
+    }
+
+    /// Chunks of one stripe that `peer` has chosen and that are not here yet, if its connection
+    /// is slow.
+    fn piped(&self, peer: &PeerId) -> u64 {
+        let shared = self.feeds.iter().filter(|feed| feed.sources().any(|by| by == peer)).count();
+        PIPE / u64::from(self.longest.max(1)) / (shared as u64).max(1)
     }
 
     /// The source before, which still serves the stripe, sends what is on its way; the present
@@ -316,7 +339,7 @@ impl Relay {
         let granted = self.upstreams.get(&old).map_or(0, |old| old.credit(at as u64));
         let soon = match self.stripes {
             1 => self.soon_of_one(),
-            _ => soon(brought.bps(), u64::from(self.longest.max(1)), self.stripes),
+            _ => self.soon(&old, brought.bps()),
         };
         let to = missing.saturating_add(soon.min(TRIAL_CHUNKS_MAX)).min(granted);
         let feed = self.feeds.get_mut(at).filter(|_| to > missing);
@@ -434,7 +457,10 @@ impl Relay {
                 && upstream.credit(stripe) <= from
                 && self.can_feed(upstream, (stripe, ahead), from.saturating_add(self.stripes))
         });
-        let best = others.max_by_key(|(peer, upstream)| self.merit(peer, upstream, stripe));
+        // The base may have opened before a node did.
+        let best = others.max_by_key(|(peer, upstream)| {
+            (!upstream.offer.is_root(), self.merit(peer, upstream, stripe))
+        });
         best.map(|(peer, _)| peer.clone())
     }
 
@@ -496,14 +522,6 @@ pub(super) struct Part {
 /// Whether a source may have uplink for more than comes now, as far as it says.
 fn has_room(offer: &Offer, comes_bps: u64) -> bool {
     offer.spare_bps == 0 || offer.spare_bps / 6 >= comes_bps / 5
-}
-
-/// By how much the number of a chunk of a stripe rises within [`REST_OF_OLD_MAX`], at most
-/// [`TRIAL_CHUNKS_MAX`].
-fn soon(bps: u64, longest: u64, stripes: u64) -> u64 {
-    let millis = u64::try_from(REST_OF_OLD_MAX.as_millis()).unwrap_or(0);
-    let chunks = bps.saturating_mul(millis) / 8_000 / longest + 1;
-    chunks.saturating_mul(stripes).min(TRIAL_CHUNKS_MAX)
 }
 
 /// The first chunk of a stripe at or behind `from` that is not held.

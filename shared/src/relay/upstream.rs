@@ -119,6 +119,12 @@ impl Feed {
         bps.checked_ilog2().map_or(0, |power| 1 << power)
     }
 
+    /// The same for the root, which gives more to who gets little, and sees by this whether it
+    /// gets anything.
+    fn comes_bps_to_root(&self) -> u64 {
+        self.brought.bps().checked_ilog2().map_or(0, |power| 1 << power)
+    }
+
     /// Who sends any of it.
     pub(super) fn sources(&self) -> impl Iterator<Item = &PeerId> {
         self.by.iter().chain(self.beside.iter().map(|beside| &beside.by))
@@ -403,6 +409,8 @@ impl Relay {
         let feed = usize::try_from(stripe).ok().and_then(|stripe| self.feeds.get_mut(stripe));
         let to = feed.and_then(|feed| feed.promote(now));
         fx.extend(to.clone().map(|to| Effect::Count(Counted::Switched { stripe, to, reason })));
+        // It was told what is here when the trial began.
+        to.iter().for_each(|to| self.note_held(to));
         to.is_some()
     }
 
@@ -652,7 +660,8 @@ impl Relay {
             } else if let Some(search) = searches.get(at).copied().flatten()
                 && self.asks(peer, upstream, number, search)
             {
-                let comes_bps = feed.comes_bps();
+                let is_fed = self.stripes > 1 && upstream.offer.is_root() && feed.wants_other;
+                let comes_bps = if is_fed { feed.comes_bps_to_root() } else { feed.comes_bps() };
                 want.stripes.push(StripeWant { comes_bps, ..StripeWant::new(stripe, missing, 0) });
             }
         }

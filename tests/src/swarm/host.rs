@@ -188,7 +188,7 @@ impl Host {
 
     pub(crate) fn spare(&self) -> Option<Spare> {
         let (carries_bps, left_bps) = self.uplink.carries_bps().zip(self.uplink.spare_bps())?;
-        Some(Spare { carries_bps, left_bps })
+        Some(Spare { carries_bps, left_bps, was_full: self.uplink.was_full() })
     }
 }
 

@@ -15,6 +15,8 @@ use crate::link::Link;
 
 /// How often jobs look who feeds and who is fed.
 const TICK_EVERY: Duration = Duration::from_millis(100);
+/// Offers that are kept until their job comes.
+const EARLY_MAX: usize = 4 * limit::JOBS_OPEN_MAX;
 
 /// The jobs of a process that are not dropped.
 #[derive(Debug, Default)]
@@ -30,8 +32,10 @@ struct RelaysInner {
 
 impl RelaysInner {
     fn defer(&mut self, id: JobId, peer: &PeerId, offer: Offer) {
-        if self.early.len() < limit::JOBS_OPEN_MAX {
-            self.early.insert((id, peer.clone()), offer);
+        self.early.insert((id, peer.clone()), offer);
+        if self.early.len() > EARLY_MAX {
+            // The oldest job: who has not taken it up by now does not.
+            self.early.pop_first();
         }
     }
 }
@@ -57,7 +61,10 @@ impl Relays {
 
     /// Takes a job out and stops it.
     pub fn remove(&self, id: JobId) -> Option<Arc<Job>> {
-        let job = self.lock().jobs.remove(&id)?;
+        let mut inner = self.lock();
+        inner.early.retain(|(job, _), _| *job != id);
+        let job = inner.jobs.remove(&id)?;
+        drop(inner);
         job.stop();
         Some(job)
     }
