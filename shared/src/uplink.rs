@@ -144,7 +144,9 @@ impl Uplink {
             Some(Full { since, .. }) if is_full => Some(Full { since, at: looks }),
             None if is_full && !in_turns => Some(Full { since: looks, at: looks }),
             Some(_) if self.grown >= GROWN_LOOKS => None,
-            Some(Full { at, .. }) if !in_turns && looks.wrapping_sub(at) > FULL_LOOKS => None,
+            // Turns are what keeps it from being seen to be full.
+            Some(Full { since, .. }) if in_turns => Some(Full { since, at: looks }),
+            Some(Full { at, .. }) if looks.wrapping_sub(at) > FULL_LOOKS => None,
             unchanged => unchanged,
         };
     }

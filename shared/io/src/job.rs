@@ -402,9 +402,12 @@ impl Job {
         let mut outlets = self.outlets.lock().unwrap_or_else(PoisonError::into_inner);
         if outlets.get(peer).is_some_and(|present| Arc::ptr_eq(present, wake)) {
             outlets.remove(peer);
-            drop(outlets);
-            self.relay().stream_broke(peer);
         }
+    }
+
+    /// `peer` has stopped its stream.
+    pub(crate) fn stopped_by(&self, peer: &PeerId) {
+        self.relay().stopped_by(peer);
     }
 
     pub(crate) fn peer_lost(self: &Arc<Self>, peer: &PeerId) {

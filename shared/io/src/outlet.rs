@@ -49,6 +49,7 @@ pub(crate) async fn run(job: Arc<Job>, link: Arc<Link>, wake: Arc<Notify>) {
     match result {
         Ok(()) => {}
         Err(OutletError::Store(error)) => job.fail(chain(&error)),
+        Err(OutletError::Write(WriteError::Stopped(_))) => job.stopped_by(link.peer()),
         Err(error) => {
             tracing::debug!(job = %job.id(), peer = %link.peer(), error = chain(&error), "outlet");
         }

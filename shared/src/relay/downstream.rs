@@ -130,16 +130,6 @@ impl Downstream {
         run.is_some_and(|(first, len)| chunk - first < *len)
     }
 
-    /// Its stream is gone, with what was in it: all that it lacks is to be sent.
-    fn stream_broke(&mut self, stripes: u64) {
-        self.sent = ChunkSet::new();
-        self.pages = self.pages.min(self.want.pages);
-        self.void_told = (0, 0);
-        for cursor in &mut self.cursors {
-            cursor.next = first_in(u64::from(cursor.stripe.stripe), cursor.stripe.from, stripes);
-        }
-    }
-
     /// Takes up what it wants; `page_of` finds the page that describes a chunk. What was left out
     /// before and is not any more comes late, as far as it is among what can be sent, `stock`.
     fn take_up(
@@ -222,6 +212,9 @@ impl Downstream {
         };
         self.late.retain(wanted);
         self.long.retain(wanted);
+        if want.complete {
+            self.sent = ChunkSet::new();
+        }
         self.want = want;
         again.retain(|chunk| !self.has(*chunk));
         self.late.extend(again);
@@ -271,12 +264,10 @@ impl Relay {
         })
     }
 
-    /// The stream to `peer` has ended before the connection.
-    pub fn stream_broke(&mut self, peer: &PeerId) {
-        let stripes = self.stripes;
-        if let Some(downstream) = self.downstreams.get_mut(peer) {
-            downstream.stream_broke(stripes);
-        }
+    /// `peer` has stopped its stream: it has no such job. What it wanted, and was sent, counts no
+    /// more; it may want the job anew.
+    pub fn stopped_by(&mut self, peer: &PeerId) {
+        self.downstreams.remove(peer);
     }
 
     fn note_sent(&mut self, peer: &PeerId, chunk: u64) {

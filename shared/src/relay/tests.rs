@@ -368,7 +368,9 @@ fn who_comes_back_to_a_source_is_sent_nothing_again_while_the_stream_lasts() {
     base.wanted(&peer, of_all(1, 0, 6), &mut fx);
     base.wanted(&peer, of_all(2, 0, 8), &mut fx);
     assert_eq!(sent_to(&mut base, &peer), [6, 7]);
-    base.stream_broke(&peer);
+    base.stopped_by(&peer);
+    assert_eq!(sent_to(&mut base, &peer), [], "it wants nothing");
+    base.wanted(&peer, of_all(2, 0, 8), &mut fx);
     assert_eq!(sent_to(&mut base, &peer), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 

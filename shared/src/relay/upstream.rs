@@ -660,7 +660,8 @@ impl Relay {
             } else if let Some(search) = searches.get(at).copied().flatten()
                 && self.asks(peer, upstream, number, search)
             {
-                let is_fed = self.stripes > 1 && upstream.offer.is_root() && feed.wants_other;
+                let is_fed = self.stripes > 1 && upstream.offer.is_root() && feed.by.is_some();
+                let is_fed = is_fed && feed.wants_other;
                 let comes_bps = if is_fed { feed.comes_bps_to_root() } else { feed.comes_bps() };
                 want.stripes.push(StripeWant { comes_bps, ..StripeWant::new(stripe, missing, 0) });
             }

@@ -16,7 +16,7 @@ use crate::link::Link;
 /// How often jobs look who feeds and who is fed.
 const TICK_EVERY: Duration = Duration::from_millis(100);
 /// Offers that are kept until their job comes.
-const EARLY_MAX: usize = 4 * limit::JOBS_OPEN_MAX;
+const EARLY_MAX: usize = 16 * limit::JOBS_OPEN_MAX;
 
 /// The jobs of a process that are not dropped.
 #[derive(Debug, Default)]
@@ -34,8 +34,10 @@ impl RelaysInner {
     fn defer(&mut self, id: JobId, peer: &PeerId, offer: Offer) {
         self.early.insert((id, peer.clone()), offer);
         if self.early.len() > EARLY_MAX {
-            // The oldest job: who has not taken it up by now does not.
-            self.early.pop_first();
+            // Of the oldest job, but not what the base says, which says it once.
+            let mut of_nodes = self.early.keys().filter(|(_, peer)| *peer != PeerId::Base);
+            let oldest = of_nodes.next().or(self.early.keys().next()).cloned();
+            oldest.into_iter().for_each(|oldest| drop(self.early.remove(&oldest)));
         }
     }
 }

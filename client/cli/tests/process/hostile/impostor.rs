@@ -16,6 +16,7 @@ use shared::wire::message::{Assign, FrameType, Hello, Offer, StateKind, Welcome}
 use shared::wire::record::RecordKind;
 use shared::wire::request::Reply;
 use shared_io::greet::{self, Greeted};
+use shared_io::link::ControlStream;
 use shared_io::transport::{self, Terms};
 
 use super::super::fleet::{Fleet, distributary};
@@ -153,8 +154,8 @@ async fn answer_servers(connection: &Connection) {
     send.finish().unwrap();
 }
 
-/// Waits until the node wants the job, which it says in a datagram or on the stream.
-async fn wanted(connection: &Connection, control: &mut shared_io::link::ControlStream) {
+/// Waits until the peer wants the job, which it says in a datagram or on the stream.
+pub(super) async fn wanted(connection: &Connection, control: &mut ControlStream) {
     let is_want = |kind: u8| kind == StateKind::Want.frame_type() as u8;
     let mut frames = FrameReader::new();
     loop {

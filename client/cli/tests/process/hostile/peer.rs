@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use certs::Identity;
-use quinn::{Connection, Endpoint, SendStream, VarInt};
+use quinn::{Connection, Endpoint, VarInt};
 use serde_json::Value;
 use shared::id::{JobId, Name, Role};
 use shared::job::{Dimensions, Keep, Kind, Quorum, Selector};
@@ -18,11 +18,13 @@ use shared::wire::message::{Envelope, FrameType, Hello, Offer, Stamp};
 use shared::wire::record::{RecordKind, RecordWriter};
 use shared::wire::request::{Reply, Request};
 use shared_io::greet::{self, GreetError, Greeted};
+use shared_io::link::ControlStream;
 use shared_io::request::ask;
 use shared_io::transport::{self, Terms};
 use tokio::process::ChildStdin;
 
-use super::super::fleet::{Fleet, Following, until};
+use super::super::fleet::{Fleet, Following};
+use super::impostor::wanted;
 use super::table::CASES;
 use super::{Ends, Verdicts, What, load};
 
@@ -56,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection that was welcomed, and what the peer knows.
 pub(crate) struct Rogue {
     pub(super) connection: Connection,
-    control: SendStream,
+    control: ControlStream,
     base_key: [u8; 32],
     /// A job of its own, if it is a client; it is offered, so that there is credit.
     pub(super) job: JobId,
@@ -158,7 +160,7 @@ pub(super) async fn welcomed(
 ) -> Result<Rogue, GreetError> {
     let greeted = greet::dial(endpoint, base, Role::Base, &hello()).await?;
     let Greeted { connection, control, identity: base, .. } = greeted;
-    let (control, job) = (control.send, JobId([0; 16]));
+    let job = JobId([0; 16]);
     Ok(Rogue { connection, control, base_key: base.public_key, job, other })
 }
 
@@ -196,14 +198,8 @@ impl Rogue {
         assert_eq!(&object.tenant, identity.name());
         let offer = Offer::of_root(1, 0);
         let bytes = state(FrameType::Offer, self.job, 1, &codec::encode(&offer));
-        self.control.write_all(&bytes).await.unwrap();
-        // What the base wants comes in a datagram or on the stream; credit is there when the
-        // job exists and the offer was taken, which a request behind it tells.
-        until("the offer was taken up", async || {
-            let view = self.reply(&Request::Jobs).await;
-            matches!(view, Some(Reply::Jobs(_))).then_some(())
-        })
-        .await;
+        self.control.send.write_all(&bytes).await.unwrap();
+        wanted(&self.connection, &mut self.control).await;
     }
 
     pub(super) async fn reply(&self, request: &Request) -> Option<Reply> {
@@ -215,12 +211,12 @@ impl Rogue {
             Sends::Greeting(_) => unreachable!("it was sent before the greeting"),
             Sends::Control(bytes) => {
                 let bytes = bytes(self);
-                drop(self.control.write_all(&bytes).await);
+                drop(self.control.send.write_all(&bytes).await);
             }
             Sends::LastWords(bytes) => {
                 let bytes = bytes(self);
-                drop(self.control.write_all(&bytes).await);
-                self.control.finish().unwrap();
+                drop(self.control.send.write_all(&bytes).await);
+                self.control.send.finish().unwrap();
                 return closed(&self.connection).await;
             }
             Sends::Datagram(bytes) => {
