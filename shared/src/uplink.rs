@@ -3,7 +3,8 @@
 //! The shell counts, for all connections, what was acknowledged and how much of that was sent
 //! while the network, not the application, set the pace; [`Uplink`] looks at it twice a second.
 //! What is acknowledged has passed the uplink, so every look is a lower bound, which counts at
-//! once. Whether less than before means a slower uplink or slow receivers cannot be seen from one
+//! once. That it is all that the uplink carries is seen when connections are held up and get no
+//! more than is believed: it is full. Whether less than before means a slower uplink or slow receivers cannot be seen from one
 //! connection. Two or more that are held up at a time share the uplink, so what they get together
 //! over some looks of the last half minute replaces what was believed; one alone must fall short of
 //! it for ten minutes.
@@ -21,9 +22,9 @@ const SHARED_WITHIN: u32 = 60;
 const LONELY_LOOKS: u32 = 1_200;
 /// What comes within so many hundredths of what is believed confirms it.
 const CONFIRMED_PERCENT: u64 = 90;
-/// Of what the uplink carries, what jobs that share it are given turns for; and a second after
-/// it was seen to be full, every so many looks (5 s) from then on, and after a look that raised it by so
-/// much, what they are given to find more.
+/// Of what the uplink carries, what jobs that share it are given turns for; and a second after it
+/// was seen to be full, every so many looks (5 s) from then on, and after a look that raised it by
+/// so much, what they are given to find more.
 const TURNS_PERCENT: u64 = 95;
 const PROBE_PERCENT: u64 = 110;
 const PROBE_LOOKS: u32 = 10;
@@ -44,13 +45,13 @@ pub struct Look {
     pub held_up: u64,
     /// Connections that were held up for half of the time or longer.
     pub connections: u64,
-    /// Whether jobs waited for turns: then these set the pace, and what is acknowledged is a lower
-    /// bound though no connection was held up.
+    /// Whether jobs waited for turns: then these set the pace, and that no more passed does not
+    /// show that the uplink is full.
     pub in_turns: bool,
 }
 
 /// The first and the last look that showed that the uplink is full: connections were held up, and
-/// what they got was no more than before.
+/// got no more than was believed.
 #[derive(Debug, Clone, Copy)]
 struct Full {
     since: u32,

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use distributary_tests::figures::{by_hand, median};
 use distributary_tests::fleet::{self, CHUNK, Mesh, Outcome, Plan, Push};
 use shared::job::Kind;
 
@@ -44,12 +45,7 @@ fn run_with(seed: u64, plan: &Plan) -> Outcome {
 
 /// One seed says little of who is late. More with `SEEDS`.
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var("SEEDS").map_or(8, |seeds| seeds.parse().unwrap())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    1..=by_hand("SEEDS", 8)
 }
 
 /// When the last node had each job, from its beginning, seconds.
@@ -94,36 +90,14 @@ fn a_live_stream_is_in_time_beside_file_jobs() {
         let (p50, p99) = delays(&beside, &live);
         let files: Vec<f64> = (2..5).map(|number| last(&beside, number)).collect();
         println!("beside three file jobs: live p50 {p50:.0} p99 {p99:.0} ms, files {files:.1?} s");
+        assert!(p50 <= 300.0 && p99 <= 1_000.0, "late by {p50:.0}, {p99:.0} ms");
         assert!(files.iter().all(|took| *took <= 24.0), "{files:?}");
         medians.push(p50);
         worst.push(p99);
     }
-    let most = worst.iter().copied().fold(0.0, f64::max);
     let (p50, p99) = (median(medians), median(worst));
-    println!("median of all: p50 {p50:.0} p99 {p99:.0} ms, worst p99 {most:.0} ms");
-    assert!(p50 <= 200.0 && p99 <= 800.0 && most <= 1_500.0, "late by {p50:.0}, {p99:.0} ms");
-}
-
-#[test]
-fn jobs_wait_for_nobody_where_the_uplink_carries_all_of_them() {
-    let source_bps = Some(8_000_000);
-    let of = |number: u8| Push {
-        client: usize::from(number) - 1,
-        priority: 3 * number,
-        source_bps,
-        ..push(number, 4, 4 * MB)
-    };
-    let jobs = Plan {
-        base_up: "500Mbit",
-        node_access: vec![("500Mbit", "500Mbit"); 4],
-        ..plan(4, 3, 4, (1..=3).map(of).collect())
-    };
-    for seed in seeds() {
-        let outcome = run_with(seed, &jobs);
-        let took = [1, 2, 3].map(|job| last(&outcome, job));
-        println!("what comes in 4 s: {took:.2?} s");
-        assert!(took.iter().all(|took| *took <= 4.4), "{took:?}");
-    }
+    println!("median of all: p50 {p50:.0} p99 {p99:.0} ms");
+    assert!(p50 <= 200.0 && p99 <= 800.0, "late by {p50:.0}, {p99:.0} ms");
 }
 
 #[test]
@@ -148,7 +122,7 @@ fn the_job_of_higher_priority_is_first() {
     }
     let ratio = of_first / of_second;
     println!("priority 8 takes {ratio:.2} of what priority 2 takes");
-    assert!(ratio <= 0.9, "{ratio}");
+    assert!(ratio <= 0.87, "{ratio}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod live;
 
 use std::time::Duration;
 
+use distributary_tests::figures::by_hand;
 use distributary_tests::fleet::{self, Event, Mesh, Outcome, Plan, Push};
 
 const CLIENT: &str = "1ms";
@@ -60,11 +61,6 @@ fn last(outcome: &Outcome) -> f64 {
 
 fn copies(outcome: &Outcome, bytes: u64) -> f64 {
     outcome.base_sent as f64 / bytes as f64
-}
-
-/// A figure of which another one may be in the environment, as `SEEDS`: more by hand.
-fn by_hand(name: &str, usual: u64) -> u64 {
-    std::env::var(name).map_or(usual, |figure| figure.parse().unwrap())
 }
 
 /// Seeds of each row.

@@ -7,6 +7,7 @@
 
 use std::thread;
 
+use distributary_tests::figures::median;
 use distributary_tests::fleet;
 use distributary_tests::scenario::{Scenario, scenarios};
 
@@ -39,11 +40,6 @@ fn runs(scenario: &Scenario) -> [(f64, f64, String); 3] {
     })
 }
 
-fn median(mut figures: [f64; 3]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[1]
-}
-
 #[test]
 fn every_site_of_every_scenario_gets_everything() {
     for scenario in scenarios() {
@@ -51,8 +47,8 @@ fn every_site_of_every_scenario_gets_everything() {
         for (dropped, wire, took) in &runs {
             println!("{name:16} {took:40} s, wire {wire:.3}, dropped {:.2} %", dropped * 100.0);
         }
-        let dropped = median(runs.each_ref().map(|run| run.0));
-        let wire = median(runs.each_ref().map(|run| run.1));
+        let dropped = median(runs.iter().map(|run| run.0).collect());
+        let wire = median(runs.iter().map(|run| run.1).collect());
         let most = if name == "shallow" { DROPPED_MAX_SHALLOW } else { DROPPED_MAX };
         assert!(dropped <= most, "{name}: {dropped}");
         assert!(wire <= WIRE_MAX, "{name}: {wire}");

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use distributary_tests::figures::by_hand;
 use distributary_tests::swarm::{self, Family, Job, Outcome, Rule, Sender, Topology};
 
 const CHUNK: u32 = 16 * 1024;
@@ -76,7 +77,6 @@ fn a_thousand_nodes_get_everything() {
 /// job, which move on with the seed.
 #[test]
 fn the_others_complete_a_job_during_which_one_node_in_eight_dies() {
-    let by_hand = |name: &str, usual| std::env::var(name).map_or(usual, |it| it.parse().unwrap());
     for seed in 1..=by_hand("SEEDS", 2) {
         let topology = Topology::draw(Family::Homog, 32, seed, 8);
         let bytes = by_hand("BYTES", 12_000_000);

@@ -113,10 +113,10 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
 /// A job keeps its `turn` on the connection as long as it has more to send, unless another one is
 /// before it: else a piece of somebody else's would slip in between each two of its own. Files
 /// wait for the uplink first, and give up that turn if they have to: who waits there holds up
-/// nobody on the connection. A live stream waits for the connection first. quinn wakes the writer that came last when there is room on a connection, and so lets
-/// one of three or more that always have something to write starve; that is why jobs take turns.
-/// What a turn waits for is room in the connection's send window, not for its own stream: job
-/// streams are always read.
+/// nobody on the connection. A live stream waits for the connection first. quinn wakes the writer
+/// that came last when there is room on a connection, and so lets one of three or more that always
+/// have something to write starve; that is why jobs take turns. What a turn waits for is room in
+/// the connection's send window, not for its own stream: job streams are always read.
 async fn write_in_turns(
     job: &Job,
     link: &Link,

@@ -375,6 +375,36 @@ fn who_comes_back_to_a_source_is_sent_nothing_again_while_the_stream_lasts() {
 }
 
 #[test]
+fn who_is_sent_away_and_still_served_tells_the_base_that_something_comes() {
+    let (mut relay, mut fx) = (Relay::new(2, 64), Vec::new());
+    relay.share();
+    next_page(&mut relay, &[10_000; 64], false, &mut fx);
+    let closed = Offer { open: StripeSet::NONE, ..Offer::of_root(1, 64) };
+    let node_offer = Offer { ahead: vec![64, 65], ..Offer::of_root(1, 64) };
+    relay.offered(&PeerId::Base, closed.clone(), &mut fx);
+    relay.offered(&node("s"), node_offer.clone(), &mut fx);
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    for look in 0..10 {
+        let now = at(100 * (look + 1));
+        (2 * look..2 * look + 2).for_each(|chunk| relay.hold(now, chunk, 10_000, &mut fx));
+        relay.tick(now, None, &mut fx);
+    }
+    let told_base = |fx: &[Effect]| {
+        let wants = fx.iter().rev().find_map(|effect| match effect {
+            Effect::Want { peer: PeerId::Base, want } => Some(want),
+            _ => None,
+        });
+        wants.map(|want| want.stripes.iter().map(|ask| ask.comes_bps).collect::<Vec<_>>())
+    };
+    fx.clear();
+    relay.offered(&node("s"), Offer { open: StripeSet::NONE, ..node_offer }, &mut fx);
+    let comes = told_base(&fx).unwrap();
+    assert!(comes.len() == 2 && comes.iter().all(|bps| *bps >= 400_000), "{comes:?}");
+    (20..40).for_each(|look| relay.tick(at(100 * look), None, &mut fx));
+    assert_eq!(told_base(&fx).unwrap(), [0, 0], "nothing comes any more");
+}
+
+#[test]
 fn who_was_sent_away_may_come_back_when_the_uplink_carries_more() {
     let (mut relay, mut fx) = (source(2, 2, 4), Vec::new());
     relay.share();

@@ -114,15 +114,15 @@ impl Feed {
     }
 
     /// What others are told of how fast it comes: only what changes much is news. 0: not at all.
-    fn comes_bps(&self) -> u64 {
-        let bps = if self.is_slow() { self.brought.bps().max(1) } else { 0 };
+    /// The root of many stripes `is_told` what still comes from a source that does not want to go
+    /// on: only who gets nothing is to be fed before others.
+    fn comes_bps(&self, is_told: bool) -> u64 {
+        let bps = match self.by {
+            Some(_) if !self.wants_other => self.brought.bps().max(1),
+            Some(_) if is_told => self.brought.bps(),
+            Some(_) | None => 0,
+        };
         bps.checked_ilog2().map_or(0, |power| 1 << power)
-    }
-
-    /// The same for the root, which gives more to who gets little, and sees by this whether it
-    /// gets anything.
-    fn comes_bps_to_root(&self) -> u64 {
-        self.brought.bps().checked_ilog2().map_or(0, |power| 1 << power)
     }
 
     /// Who sends any of it.
@@ -654,15 +654,13 @@ impl Relay {
                 let most = most.unwrap_or(limit::CHUNKS_MAX);
                 let credit = credit.min(most).min(limit::CHUNKS_MAX);
                 let from = next.min(credit);
-                let comes_bps = if is_other { feed.comes_bps() } else { 0 };
+                let comes_bps = if is_other { feed.comes_bps(false) } else { 0 };
                 let part = StripeWant::new(stripe, from, credit);
                 want.stripes.push(StripeWant { skip, comes_bps, ..part });
             } else if let Some(search) = searches.get(at).copied().flatten()
                 && self.asks(peer, upstream, number, search)
             {
-                let is_fed = self.stripes > 1 && upstream.offer.is_root() && feed.by.is_some();
-                let is_fed = is_fed && feed.wants_other;
-                let comes_bps = if is_fed { feed.comes_bps_to_root() } else { feed.comes_bps() };
+                let comes_bps = feed.comes_bps(self.stripes > 1 && upstream.offer.is_root());
                 want.stripes.push(StripeWant { comes_bps, ..StripeWant::new(stripe, missing, 0) });
             }
         }

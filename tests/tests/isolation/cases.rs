@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use distributary_tests::figures::{by_hand, median};
 use distributary_tests::fleet::{self, Event, Place, Plan, Push};
 
 /// Pairs of runs; another number with `SEEDS`.
@@ -40,7 +41,7 @@ impl Case {
     /// The loss of goodput of each of the others, as a share: the median of all seeds.
     fn losses(&self) -> BTreeMap<(u8, usize), f64> {
         let mut all: BTreeMap<(u8, usize), Vec<f64>> = BTreeMap::new();
-        for (key, loss) in seeds(PAIRS).flat_map(|seed| self.losses_of(seed)) {
+        for (key, loss) in (1..=by_hand("SEEDS", PAIRS)).flat_map(|seed| self.losses_of(seed)) {
             all.entry(key).or_default().push(loss);
         }
         all.into_iter().map(|(key, losses)| (key, median(losses))).collect()
@@ -67,7 +68,8 @@ impl Case {
     /// Where nodes feed each other, who of them is how early is chance: what the others lose
     /// together, the median of all seeds, and that none of them loses much more.
     pub(crate) fn assert_isolated_together(&self) {
-        let runs: Vec<_> = seeds(PAIRS_IN_MESH).map(|seed| self.losses_of(seed)).collect();
+        let runs: Vec<_> =
+            (1..=by_hand("SEEDS", PAIRS_IN_MESH)).map(|seed| self.losses_of(seed)).collect();
         let means = runs.iter().map(|run| run.values().sum::<f64>() / run.len() as f64);
         let of_one = |key| median(runs.iter().map(|run| run[key]).collect());
         let (loss, most) =
@@ -83,15 +85,6 @@ impl Case {
             assert!(loss <= LOSS_MAX, "{}: job {job} at node {node} loses {loss:.3}", self.name);
         }
     }
-}
-
-fn seeds(usual: u64) -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var("SEEDS").map_or(usual, |seeds| seeds.parse().unwrap())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The usual link of a client, and of a node.

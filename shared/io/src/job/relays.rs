@@ -129,3 +129,26 @@ impl Relays {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_base_has_offered_is_kept_however_much_nodes_offer() {
+        let mut inner = RelaysInner::default();
+        let id = |number: usize| JobId(u128::try_from(number).unwrap().to_be_bytes());
+        let node = PeerId::Node("n".parse().unwrap());
+        let offer = || Offer::of_root(1, 1);
+        inner.defer(id(0), &PeerId::Base, offer());
+        for number in 0..=EARLY_MAX {
+            inner.defer(id(number), &node, offer());
+        }
+        assert_eq!(inner.early.len(), EARLY_MAX);
+        assert!(inner.early.contains_key(&(id(0), PeerId::Base)));
+        assert!(inner.early.contains_key(&(id(EARLY_MAX), node.clone())), "the newest");
+        assert!(!inner.early.contains_key(&(id(0), node)), "the oldest");
+        inner.defer(id(EARLY_MAX + 1), &PeerId::Base, offer());
+        assert!(inner.early.contains_key(&(id(EARLY_MAX + 1), PeerId::Base)));
+    }
+}
