@@ -362,7 +362,7 @@ impl Hub {
         let (root, relays) = (Arc::clone(&self.root), Arc::clone(&self.relays));
         let (around, signed) = (Arc::clone(surroundings), signed.clone());
         let origin = self.origin(&object.tenant);
-        let present = self.present_nodes(object.id);
+        let present = self.with_uplinks(self.present_nodes(object.id));
         // The asker may go while the store is made; what has begun is ended all the same, and
         // one at a time, so that the request that is asked again finds the job.
         let beginning = Arc::clone(&self.beginning);

@@ -132,6 +132,7 @@ pub async fn run(
     tasks.spawn(access.watch(stop.clone()));
     tasks.spawn(Arc::clone(&hub).account(stop.clone()));
     tasks.spawn(Arc::clone(&hub).watch_silence(stop.clone()));
+    tasks.spawn(Arc::clone(&hub).watch_uplinks(stop.clone()));
     tasks.spawn(Arc::clone(hub.relays()).tick(stop.clone()));
     let accepting = accept::run(Arc::clone(&hub), endpoint.clone(), tasks.clone(), stop.clone());
     tasks.spawn(accepting);

@@ -8,7 +8,8 @@
 //!
 //! In the environment, `SENDER` (shallow, cubic) chooses the congestion control, `SEEDS` how many
 //! topologies, `IDLE_MS` how long peers are connected before the content comes, `TARGET=0` lets the
-//! base not know at which rate the job can reach all.
+//! base not know at which rate the job can reach all, `UPLINKS=1` lets it know from the start what
+//! the uplinks of nodes carry, as it does of nodes that are told or had a job before.
 
 #![expect(clippy::print_stdout, reason = "the table is the output of the command")]
 
@@ -50,6 +51,7 @@ struct Choice {
     sender: Sender,
     seeds: u64,
     knows_target: bool,
+    knows_uplinks: bool,
     idle: Duration,
 }
 
@@ -66,12 +68,13 @@ impl Choice {
         };
         let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
         let knows_target = env::var("TARGET").as_deref() != Ok("0");
+        let knows_uplinks = env::var("UPLINKS").as_deref() == Ok("1");
         let idle = match env::var("IDLE_MS") {
             Ok(text) => text.parse().with_context(|| format!("IDLE_MS={text} is not a number"))?,
             Err(_) => IDLE_MS,
         };
         let idle = Duration::from_millis(idle);
-        Ok(Self { words, sender, seeds, knows_target, idle })
+        Ok(Self { words, sender, seeds, knows_target, knows_uplinks, idle })
     }
 
     /// Those of `all` that are named, or all if none is.
@@ -137,8 +140,15 @@ fn run(choice: &Choice, topology: &Topology, (level, rule): (Level, &str)) -> Op
         _ => Rule::Star,
     };
     let target_bps = if choice.knows_target { topology.target_bps() } else { 0 };
-    let job =
-        Job { bytes, chunk: CHUNK, rule, target_bps, idle: choice.idle, sender: choice.sender };
+    let job = Job {
+        bytes,
+        chunk: CHUNK,
+        rule,
+        target_bps,
+        knows_uplinks: choice.knows_uplinks,
+        idle: choice.idle,
+        sender: choice.sender,
+    };
     let bound = topology.bound(bytes).as_secs_f64();
     let all = (nodes as u64 * bytes) as f64;
     match level {

@@ -23,6 +23,7 @@ fn job(topology: &Topology, bytes: u64, stripes: u8) -> Job {
         chunk: CHUNK,
         rule: Rule::Stripes(stripes),
         target_bps: topology.target_bps(),
+        knows_uplinks: false,
         idle: Duration::from_millis(100),
         sender: Sender::Cubic,
     }

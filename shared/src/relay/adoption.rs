@@ -4,6 +4,7 @@
 //! which knows since when that chunk has been here, whether its source should have brought it. So
 //! an ask that comes while nothing new is there costs nothing, and is kept until there is.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use super::downstream::{Downstream, first_in, next_in_stripe};
 use super::opening::{Ask, Given, Opening, Receiver, Spare};
 use super::patience::Patience;
 
+/// Who has asked for so long goes before others, whatever their uplinks carry.
+const LONG: Duration = Duration::from_secs(3);
 /// A chunk that a node lacks is new for so long: who lacks it and nothing before it has just lost
 /// its source, and is not one that comes late.
 const NEW: Duration = Duration::from_secs(2);
@@ -22,7 +25,8 @@ const NEW: Duration = Duration::from_secs(2);
 impl Relay {
     /// The base gives a stripe to one that has asked for it for long, of which it has more: to
     /// one that has no source of it before one whose source is slow, and to that one only what
-    /// its uplink has left. Who asks while there is nothing to be had does not ask in vain.
+    /// its uplink has left; of several, to the one that can pass most of it on. Who asks while
+    /// there is nothing to be had does not ask in vain.
     pub(super) fn adopt(&mut self, spare: Option<Spare>) {
         let has_room = spare.is_none_or(|Spare { carries_bps, left_bps, .. }| {
             let part = self.need().max(carries_bps / self.stripes);
@@ -50,10 +54,12 @@ impl Relay {
                 let ask = receiver.asks.get(&stripe)?;
                 let is_fed = ask.comes_bps > 0;
                 let is_due = self.asks_in_vain(ask) && (!is_fed || has_room);
-                is_due.then_some(((is_fed, ask.since), peer))
+                let is_patient = now.since(ask.since) < LONG;
+                let order = || (is_fed, is_patient, Reverse(self.uplink_of(peer)), ask.since);
+                is_due.then(|| (order(), peer))
             });
-            let longest = asking.min_by_key(|(order, _)| *order).map(|(_, peer)| peer.clone());
-            longest.into_iter().for_each(|peer| self.feed_at_last(&peer, stripe));
+            let first = asking.min_by_key(|(order, _)| *order).map(|(_, peer)| peer.clone());
+            first.into_iter().for_each(|peer| self.feed_at_last(&peer, stripe));
         }
     }
 
@@ -67,6 +73,15 @@ impl Relay {
         };
         let due = receiver.asks.iter().find_map(is_due);
         due.into_iter().for_each(|stripe| self.feed_at_last(peer, stripe));
+    }
+
+    /// What the uplink of a node carries, as far as it is known, as a power of two: equal uplinks
+    /// are measured to be a little different. Of the only stripe who asks first goes first.
+    fn uplink_of(&self, peer: &PeerId) -> u32 {
+        match &self.opening {
+            Opening::Homes(homes) if self.stripes > 1 => homes.uplink(peer).max(1).ilog2(),
+            Opening::All | Opening::Homes(_) | Opening::Spare(_) => 0,
+        }
     }
 
     fn feed_at_last(&mut self, peer: &PeerId, stripe: u64) {

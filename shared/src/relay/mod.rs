@@ -11,6 +11,7 @@ mod adoption;
 mod counted;
 mod delay;
 mod downstream;
+mod homes;
 mod inflow;
 mod opening;
 mod patience;

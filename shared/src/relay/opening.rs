@@ -15,6 +15,7 @@ use crate::stripe_set::StripeSet;
 use crate::time::Time;
 use crate::wire::message::{Offer, StripeWant, Want};
 
+use super::homes::Homes;
 use super::patience::RESUMED;
 use super::{Counted, Effect, Relay};
 
@@ -46,15 +47,6 @@ pub struct Spare {
     pub left_bps: u64,
     /// Whether it was seen to be full: else it may carry more.
     pub was_full: bool,
-}
-
-/// Which node is the home of which stripe.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Homes {
-    nodes: Vec<PeerId>,
-    of: Vec<Option<PeerId>>,
-    /// When the last node that asked was given each stripe, or it got another home.
-    pub(super) adopted: Vec<Option<Time>>,
 }
 
 /// A peer that may have the job.
@@ -111,61 +103,38 @@ impl Receiver {
     }
 }
 
-impl Homes {
-    fn count(&self, node: &PeerId) -> usize {
-        self.of.iter().filter(|home| home.as_ref() == Some(node)).count()
-    }
-
-    fn add(&mut self, node: &PeerId, may_move: bool) {
-        if !self.nodes.contains(node) {
-            self.nodes.push(node.clone());
-        }
-        self.fill();
-        let fair = self.of.len() / self.nodes.len().max(1);
-        while may_move && self.count(node) < fair {
-            let richest = self.nodes.iter().max_by_key(|other| self.count(other)).cloned();
-            let taken = self.of.iter_mut().rev().find(|home| **home == richest);
-            let Some(taken) = taken.filter(|_| richest.as_ref() != Some(node)) else { return };
-            *taken = Some(node.clone());
-        }
-    }
-
-    fn remove(&mut self, node: &PeerId, now: Time) {
-        self.nodes.retain(|other| other != node);
-        for (home, adopted) in self.of.iter_mut().zip(&mut self.adopted) {
-            if home.as_ref() == Some(node) {
-                *home = None;
-                *adopted = Some(now);
-            }
-        }
-        self.fill();
-    }
-
-    /// Gives stripes without a home to the nodes that are home of the fewest.
-    fn fill(&mut self) {
-        for stripe in 0..self.of.len() {
-            let fewest = self.nodes.iter().min_by_key(|node| self.count(node)).cloned();
-            if let Some(home) = self.of.get_mut(stripe).filter(|home| home.is_none()) {
-                *home = fewest;
-            }
-        }
-    }
-}
-
 impl Relay {
     /// This peer is the root of the job for `nodes`, which shall feed each other: each stripe is
-    /// open to one of them. Nodes that are invited later join them.
-    pub fn spread(&mut self, nodes: &[PeerId], fx: &mut Vec<Effect>) {
+    /// open to one of them, by the bits per second that their uplinks carry, 0 if that is unknown.
+    /// Nodes that are invited later join them.
+    pub fn spread(&mut self, nodes: &[(PeerId, u64)], fx: &mut Vec<Effect>) {
         if !matches!(self.opening, Opening::Homes(_)) {
-            let none = || (0..self.stripes).map(|_| None).collect();
-            let adopted = (0..self.stripes).map(|_| None).collect();
-            self.opening = Opening::Homes(Homes { nodes: Vec::new(), of: none(), adopted });
+            self.opening = Opening::Homes(Homes::new(self.stripes));
         }
-        let may_move = self.chunks_sent < SETTLED_AFTER;
+        let (may_move, now) = (self.is_unsettled(), self.now);
         if let Opening::Homes(homes) = &mut self.opening {
-            nodes.iter().for_each(|node| homes.add(node, may_move));
+            nodes.iter().for_each(|(node, bps)| homes.set_uplink(node, *bps, now));
+            nodes.iter().for_each(|(node, _)| homes.add(node, may_move));
         }
         self.tell_offers(fx);
+    }
+
+    /// Whether so little has left that homes may be shared out anew; of the only stripe, nothing.
+    const fn is_unsettled(&self) -> bool {
+        match self.stripes {
+            1 => self.chunks_sent == 0,
+            _ => self.chunks_sent < SETTLED_AFTER,
+        }
+    }
+
+    /// The uplink of `node`, a server of the job, carries `bps` bits per second, 0 if that is
+    /// unknown: the root of a job looks by it, at the next [`Self::tick`], whether a stripe shall
+    /// move to another home.
+    pub fn set_uplink(&mut self, node: &PeerId, bps: u64) {
+        let now = self.now;
+        if let Opening::Homes(homes) = &mut self.opening {
+            homes.set_uplink(node, bps, now);
+        }
     }
 
     /// This peer is a node: it feeds others with what its uplink can spare.
@@ -179,7 +148,7 @@ impl Relay {
             return;
         }
         self.receivers.insert(peer.clone(), Receiver::default());
-        let may_move = self.chunks_sent < SETTLED_AFTER;
+        let may_move = self.is_unsettled();
         if let Opening::Homes(homes) = &mut self.opening
             && matches!(peer, PeerId::Node(_))
             && !homes.nodes.contains(peer)
@@ -194,6 +163,13 @@ impl Relay {
     pub(super) fn look_at_openings(&mut self, spare: Option<Spare>, fx: &mut Vec<Effect>) {
         if let Opening::Spare(known) = &mut self.opening {
             *known = spare;
+        }
+        if let Opening::Homes(homes) = &mut self.opening {
+            let receives = |node: &PeerId| {
+                let want = self.receivers.get(node).and_then(|receiver| receiver.want.as_ref());
+                want.is_some_and(|want| !want.complete && !want.stripes.is_empty())
+            };
+            homes.look(self.now, receives);
         }
         self.shed(spare);
         self.adopt(spare);
@@ -360,7 +336,7 @@ impl Relay {
         match &self.opening {
             Opening::All => StripeSet::ALL,
             Opening::Homes(homes) => {
-                let at_home = (0..).zip(&homes.of).filter(|(_, home)| home.as_ref() == Some(peer));
+                let at_home = (0..).zip(homes.of()).filter(|(_, home)| *home == Some(peer));
                 // What has another home by now is not given on: its receiver shall change.
                 let given = given.filter(|(stripe, given)| {
                     given.is_adopted || !self.has_other_home(homes, **stripe, peer)
@@ -393,8 +369,7 @@ impl Relay {
     /// Whether `stripe` was given to `peer` while it had no other home, and has one now that
     /// takes it.
     fn has_other_home(&self, homes: &Homes, stripe: u64, peer: &PeerId) -> bool {
-        let home =
-            usize::try_from(stripe).ok().and_then(|s| homes.of.get(s)).and_then(Option::as_ref);
+        let home = usize::try_from(stripe).ok().and_then(|s| homes.of().nth(s)).flatten();
         let Some(home) = home.filter(|home| *home != peer) else { return false };
         self.receivers.get(home).is_some_and(|receiver| receiver.given.contains_key(&stripe))
     }

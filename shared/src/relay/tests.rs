@@ -444,7 +444,7 @@ fn the_base_feeds_who_asks_in_vain_though_the_home_is_fed() {
 fn base_feeds_who_asks_in_vain(stripes: u8, early: u64, late: u64) {
     let (mut base, mut fx) = (source(stripes, 2, 4), Vec::new());
     base.flushed(&[(0, 8)], &mut fx);
-    base.spread(&[node("home")], &mut fx);
+    base.spread(&[(node("home"), 0)], &mut fx);
     for name in ["home", "other"] {
         base.invite(&node(name), &mut fx);
     }
@@ -461,10 +461,44 @@ fn base_feeds_who_asks_in_vain(stripes: u8, early: u64, late: u64) {
     assert_eq!(base.next_send(&node("other")), Some(Next::Page(0)));
 }
 
+/// Nodes ask in vain for something over a second each time and take nothing, one after the other.
+#[test]
+fn who_asks_for_long_goes_before_larger_uplinks() {
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    let (mut base, mut fx) = (source(2, 2, 4), Vec::new());
+    base.flushed(&[(0, 8)], &mut fx);
+    base.spread(&[(node("home"), 0)], &mut fx);
+    for (name, bps) in [("home", 1), ("small", 1), ("large", 1 << 40), ("larger", 1 << 41)] {
+        base.invite(&node(name), &mut fx);
+        base.set_uplink(&node(name), bps);
+    }
+    base.wanted(&node("home"), of_all(2, 0, 8), &mut fx);
+    let ask = |base: &mut Relay, name: &str| {
+        base.wanted(&node(name), of_all(2, 0, 0), &mut Vec::new());
+    };
+    ["small", "large", "larger"].iter().for_each(|name| ask(&mut base, name));
+    let mut first = Vec::new();
+    for tick in 1..60 {
+        base.wanted(&node("home"), of_all(2, 0, 8), &mut fx);
+        fx.clear();
+        base.tick(at(tick * 100), None, &mut fx);
+        for effect in &fx {
+            if let Effect::Offer { peer, offer } = effect
+                && offer.open.contains(0)
+            {
+                first.push(peer.clone());
+            }
+        }
+        ["large", "larger"].iter().for_each(|name| ask(&mut base, name));
+    }
+    assert_eq!(first.first(), Some(&node("larger")), "{first:?}");
+    assert!(first.contains(&node("small")), "{first:?}");
+}
+
 #[test]
 fn who_asks_before_the_content_is_there_has_not_asked_in_vain() {
     let (mut base, mut fx) = (Relay::new(1, 8), Vec::new());
-    base.spread(&[node("home")], &mut fx);
+    base.spread(&[(node("home"), 0)], &mut fx);
     for (name, credit) in [("home", 8), ("other", 0)] {
         base.invite(&node(name), &mut fx);
         base.wanted(&node(name), of_all(1, 0, credit), &mut fx);
@@ -579,7 +613,7 @@ fn every_switch_is_told_with_its_reason() {
 #[test]
 fn stripes_that_are_given_and_closed_are_counted_once() {
     let (mut base, mut fx) = (source(2, 2, 4), Vec::new());
-    base.spread(&[node("first")], &mut fx);
+    base.spread(&[(node("first"), 0)], &mut fx);
     base.invite(&node("first"), &mut fx);
     let counted = |fx: &mut Vec<Effect>| {
         let count = |effect| match effect {

@@ -48,10 +48,12 @@ pub(super) const REST: Duration = Duration::from_secs(10);
 pub(super) const REST_MAX: Duration = Duration::from_secs(60);
 /// A source that brings this share of what it brought at the last verdict is looked at anew.
 const FALLEN: f64 = 0.7;
-/// Share of the needed rate at which nobody looks for more.
+/// Share of the needed rate at which nobody looks for more, and above which the root is not asked
+/// for more.
 const MET_PERCENT: u64 = 90;
+const FAR_BEHIND_PERCENT: u64 = 50;
 /// What the source that was left would take longer for, the new one brings as well.
-const REST_OF_OLD_MAX: Duration = Duration::from_millis(500);
+const REST_OF_OLD_MAX: Duration = Duration::from_secs(1);
 /// But not what the one that was left has chosen already, which comes anyhow: bytes of a batch
 /// and of the send window of a slow connection.
 const PIPE: u64 = 80 * 1024;
@@ -423,14 +425,23 @@ impl Relay {
         let Some(feed) = self.feeds.get(at) else { return false };
         let Some(by) = feed.by.as_ref().and_then(|by| self.upstreams.get(by)) else { return false };
         let missing = self.missing.get(at).copied().unwrap_or(0);
-        let is_met = self.target_bps > 0
-            && feed.brought.bps() >= self.target_bps / self.stripes * MET_PERCENT / 100;
         !by.gives_back
-            && !is_met
+            && !self.comes_at(feed, MET_PERCENT)
             && feed.beside.is_none()
             && self.now.since(feed.since) >= SETTLED
             && self.chunks > self.behind_granted(at, stripe)
             && self.behind_granted(at, stripe).saturating_sub(missing) <= TRIAL_CHUNKS_MAX
+    }
+
+    /// Whether a stripe comes at less than half of what is needed, or it is not known what that is.
+    pub(super) fn is_far_behind(&self, feed: &Feed) -> bool {
+        !self.comes_at(feed, FAR_BEHIND_PERCENT)
+    }
+
+    /// Whether a stripe comes at so many hundredths of the rate that is needed.
+    fn comes_at(&self, feed: &Feed, percent: u64) -> bool {
+        let needed = self.target_bps / self.stripes;
+        needed > 0 && feed.brought.bps() >= needed.saturating_mul(percent) / 100
     }
 
     /// Behind the chunks that the present source may send, or can be granted for a trial.

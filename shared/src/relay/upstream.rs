@@ -551,10 +551,10 @@ impl Relay {
         if is_settled || !matches!(self.opening, Opening::Spare(_)) {
             return None;
         }
-        // The root is asked for more speed if nobody else has more, and to be the source if
-        // those who have more do not open the stripe.
+        // The root is asked for more speed by who is far behind if nobody else has more, and to
+        // be the source if those who have more do not open the stripe.
         let of_root = match feed.is_slow() {
-            true => !self.has_other_node(stripe),
+            true => self.is_far_behind(feed) && !self.has_other_node(stripe),
             false => !self.has_node(stripe) || feed.is_alone(self.now, self.patience().alone),
         };
         let of_nodes = !feed.is_silent || self.lacks(feed);

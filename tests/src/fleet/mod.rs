@@ -24,6 +24,7 @@ use crate::scenario::{self, Scenario};
 use crate::wan::{self, Trace, Wan};
 use shared::id::{JobId, PeerId};
 use shared::job::{JobObject, Kind, stripe_count};
+use shared::limit;
 use shared::neighbourhood;
 use shared::wire::message::{Neighbour, View};
 use shared_io::access::Access;
@@ -85,6 +86,15 @@ pub struct Mesh {
     pub paths: Vec<(usize, usize, &'static str)>,
     /// What the base tells of the rate at which jobs can reach all, bits per second.
     pub target_bps: u64,
+    /// What the base knows from the start that the uplinks of nodes carry, bits per second; no
+    /// words: nothing.
+    pub uplinks: Vec<u64>,
+}
+
+impl Mesh {
+    fn uplink_of(&self, node: usize) -> u64 {
+        self.uplinks.get(node).copied().unwrap_or(0)
+    }
 }
 
 impl From<&Scenario> for Plan {
@@ -361,10 +371,11 @@ impl Fleet {
         let receivers = receivers.collect();
         let shelf_of = |full| Arc::new(Shelf::new(&self.copies, full));
         let shelf = shelf_of(push.stalled == Some(Place::Base));
-        place(&self.base, &object, origin, &shelf, receivers, plan.mesh.is_some());
+        let uplinks = plan.mesh.as_ref().map(|mesh| push.to.iter().map(|n| mesh.uplink_of(*n)));
+        place(&self.base, &object, origin, &shelf, receivers, uplinks.map(Iterator::collect));
         for &node in &push.to {
             let shelf = shelf_of(push.stalled == Some(Place::Nodes));
-            place(&self.nodes[node], &object, Origin::Signed, &shelf, Vec::new(), false);
+            place(&self.nodes[node], &object, Origin::Signed, &shelf, Vec::new(), None);
             self.shelves.insert((push.number, node), shelf);
         }
         if let Some(mesh) = &plan.mesh {
@@ -380,6 +391,7 @@ impl Fleet {
         }
         let mut events = plan.events.iter().peekable();
         let mut took = BTreeMap::new();
+        let mut beaten = Duration::ZERO;
         let mut progress: Vec<(Duration, Vec<u64>)> = Vec::new();
         let mut heads: Vec<(Duration, Vec<u64>)> = Vec::new();
         while took.len() < awaited.len() {
@@ -400,6 +412,10 @@ impl Fleet {
             if heads.last().is_none_or(|(_, before)| *before != seen) {
                 heads.push((now, seen));
             }
+            if now >= beaten + limit::BEAT_EVERY {
+                beaten = now;
+                self.beat(plan);
+            }
             if progress.last().is_none_or(|(at, _)| now >= *at + PROGRESS_EVERY) {
                 progress.push((now, self.progress(&plan.jobs)));
             }
@@ -419,6 +435,21 @@ impl Fleet {
             heads,
             trace: self.wan.trace(),
             ended_at: self.wan.now(),
+        }
+    }
+
+    /// Tells the base what the uplinks of nodes carry, as beats do.
+    fn beat(&self, plan: &Plan) {
+        let Some(mesh) = &plan.mesh else { return };
+        for push in &plan.jobs {
+            let job = content::object(push.number, push.client).id;
+            let Some(job) = self.base.relays().get(job) else { continue };
+            for &node in &push.to {
+                let learnt = self.nodes[node].links().access().carries_bps().unwrap_or(0);
+                let (peer, bps) = (identities::node(node), mesh.uplink_of(node).max(learnt));
+                let peer = PeerId::Node(peer.name().clone());
+                job.step(|relay, _| relay.set_uplink(&peer, bps));
+            }
         }
     }
 
@@ -521,12 +552,13 @@ fn place(
     origin: Origin,
     shelf: &Arc<Shelf>,
     receivers: Vec<PeerId>,
-    spreads: bool,
+    spreads: Option<Vec<u64>>,
 ) {
     let keeping = Keeping::Memory(Arc::clone(shelf) as Arc<dyn Content>);
     let job = Job::new(object.clone(), origin, keeping, site.surroundings());
-    if spreads {
-        job.step(|relay, fx| relay.spread(&receivers, fx));
+    if let Some(uplinks) = spreads {
+        let nodes: Vec<_> = receivers.iter().cloned().zip(uplinks).collect();
+        job.step(|relay, fx| relay.spread(&nodes, fx));
     }
     site.keep(&job, shelf);
     site.add(&job, receivers);

@@ -68,6 +68,8 @@ pub struct Job {
     /// What the base tells of the rate at which it can reach all, bits per second; 0 if it does
     /// not know.
     pub target_bps: u64,
+    /// Whether the base knows from the start what the uplinks of nodes carry.
+    pub knows_uplinks: bool,
     /// How long peers are connected before the content is there.
     pub idle: Duration,
     /// Whose congestion control it is.

@@ -118,6 +118,12 @@ impl Topology {
         self.sites.len().saturating_sub(1)
     }
 
+    /// What the nodes can send, whole bits per second.
+    #[must_use]
+    pub fn uplinks(&self) -> Vec<u64> {
+        self.sites.iter().skip(1).map(|site| site.up_bps as u64).collect()
+    }
+
     /// What lies between two hosts; the same both ways.
     #[must_use]
     pub fn path(&self, one: usize, other: usize) -> Path {

@@ -60,6 +60,7 @@ pub fn plan(topology: &Topology, job: &Job) -> Plan {
             path: kept(words(topology.path(1, 2))),
             paths: paths(topology),
             target_bps: job.target_bps,
+            uplinks: if job.knows_uplinks { topology.uplinks() } else { Vec::new() },
         }),
     };
     Plan {

@@ -112,6 +112,8 @@ pub(super) struct World {
     patience: u64,
     /// When the content is there.
     begin: Time,
+    /// What the base knows from the start that the uplinks of nodes carry.
+    known_uplinks: Vec<u64>,
 }
 
 fn peer(index: usize) -> PeerId {
@@ -182,6 +184,7 @@ impl World {
             missing: count - 1,
             patience: u64::try_from(patience.as_micros()).unwrap_or(u64::MAX),
             begin: Time::ZERO + job.idle,
+            known_uplinks: if job.knows_uplinks { topology.uplinks() } else { Vec::new() },
         };
         world.connect(topology);
         world.start();
@@ -223,7 +226,8 @@ impl World {
 
     /// What roles do when a job begins and connections come up.
     fn start(&mut self) {
-        let nodes: Vec<PeerId> = (1..self.hosts.len()).map(peer).collect();
+        let uplinks = self.known_uplinks.iter().copied().chain(std::iter::repeat(0));
+        let nodes: Vec<_> = (1..self.hosts.len()).map(peer).zip(uplinks).collect();
         let (rule, target_bps) = (self.job.rule, self.job.target_bps);
         if rule != Rule::Star {
             self.act(0, |relay, fx| relay.spread(&nodes, fx));
@@ -311,6 +315,10 @@ impl World {
             Event::Look(at) => {
                 self.looks += 1;
                 self.hosts[at].look();
+                let learnt = self.hosts[at].spare().map_or(0, |spare| spare.carries_bps);
+                let known = at.checked_sub(1).map(|node| self.known_uplinks.get(node));
+                let known = known.map(|known| known.copied().unwrap_or(0).max(learnt));
+                known.into_iter().for_each(|bps| self.hosts[0].relay.set_uplink(&peer(at), bps));
                 for line in self.by_ends[at].values() {
                     let weight = (self.job.sender.spread() * normal(&mut self.chance)).exp();
                     self.lines[*line].counted = 0;

@@ -412,6 +412,11 @@ impl Mesh {
                     0 => self.restart(1 + (a % (nodes as usize - 1))),
                     1..4 => self.cut(a, b),
                     4..30 => self.connect(a, b),
+                    // What is known of an uplink: stripes move to other homes.
+                    30..33 => {
+                        let (node, bps) = (peer(1 + a % (nodes as usize - 1)), 1 << (4 * b));
+                        self.peers[0].relay.set_uplink(&node, bps);
+                    }
                     _ => {}
                 }
             } else if self.now == FAULTS_MS {

@@ -32,7 +32,7 @@ fn settle(base: &mut Relay, ms: u64) {
 /// A base with a home and children, which have the first `chunks` chunks.
 fn base(children: &[&str], chunks: u64) -> Relay {
     let (mut base, mut fx) = (Relay::new(1, 8), Vec::new());
-    base.spread(&[node("home")], &mut fx);
+    base.spread(&[(node("home"), 0)], &mut fx);
     (0..chunks).for_each(|chunk| grow(&mut base, 20 * chunk));
     base.invite(&node("home"), &mut fx);
     base.wanted(&node("home"), of_all(1, 0, 8), &mut fx);
