@@ -26,7 +26,7 @@ const CONFIRMED_PERCENT: u64 = 90;
 /// turns for; and a second after it was seen to be full, every so many looks (5 s) from then on,
 /// and after a look that raised it by so much, what they are given to find more. What a look finds
 /// too much waits in the queue of the uplink, and with it what acknowledges streams that come in:
-/// 5 % of half a second are gone half a second later.
+/// 5 % of half a second are gone a quarter of a second later.
 const TURNS_OF_SET_PERCENT: u64 = 95;
 const TURNS_PERCENT: u64 = 90;
 const PROBE_PERCENT: u64 = 105;

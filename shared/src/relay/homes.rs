@@ -1,9 +1,9 @@
 //! Which node is the home of which stripe: the one that the root of a job opens it to.
 //!
 //! A home passes its stripes on to all others, so who can send more is home of more of them: by
-//! d'Hondt's method over uplinks, with at most half of the stripes for one node. One whose uplink
-//! is not known counts as the mean of those that are. What is known of uplinks changes while a
-//! job is under way: a stripe moves when its home is far behind another node.
+//! d'Hondt's method over uplinks, with at most half of the stripes for one of several nodes. One
+//! whose uplink is not known counts as the mean of those that are. What is known of uplinks
+//! changes while a job is under way: a stripe moves when its home is far behind another node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
