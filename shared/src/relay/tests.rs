@@ -461,6 +461,56 @@ fn base_feeds_who_asks_in_vain(stripes: u8, early: u64, late: u64) {
     assert_eq!(base.next_send(&node("other")), Some(Next::Page(0)));
 }
 
+#[test]
+fn a_stripe_moves_to_a_node_that_receives_and_carries_far_more() {
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    let nodes = ["large", "small", "other"];
+    for (receives, moved) in [(true, [4, 2, 2]), (false, [3, 3, 2])] {
+        let (mut base, mut fx) = (source(8, 2, 4), Vec::new());
+        base.flushed(&[(0, 8)], &mut fx);
+        base.spread(&nodes.map(|name| (node(name), 8_000)), &mut fx);
+        nodes.iter().for_each(|name| base.invite(&node(name), &mut fx));
+        if receives {
+            let open = base.open_to(&node("large"));
+            let mut want = of_all(8, 0, 8);
+            want.stripes.retain(|stripe| open.contains(u64::from(stripe.stripe)));
+            base.wanted(&node("large"), want, &mut fx);
+        }
+        let homes = |base: &Relay| {
+            nodes.map(|name| (0..8).filter(|s| base.open_to(&node(name)).contains(*s)).count())
+        };
+        base.set_uplink(&node("large"), 80_000);
+        base.tick(at(1_000), None, &mut fx);
+        assert_eq!(homes(&base), [3, 3, 2], "they may carry more");
+        base.tick(at(2_000), None, &mut fx);
+        assert_eq!(homes(&base), moved);
+    }
+}
+
+#[test]
+fn the_root_is_asked_for_more_speed_below_half_of_what_is_needed() {
+    let at = |ms: u64| Time::from_micros(ms * 1_000);
+    for (target_bps, is_asked) in [(0, true), (16_000, true), (1_200, false)] {
+        let (mut relay, mut fx) = (Relay::new(2, 8), Vec::new());
+        relay.share();
+        relay.set_target(target_bps);
+        next_page(&mut relay, &[10; 64], true, &mut fx);
+        let (open, ahead) = ((0..2).collect(), vec![64, 64]);
+        relay.offered(&node("slow"), Offer { open, ahead, ..Offer::of_root(1, 64) }, &mut fx);
+        relay.offered(&PeerId::Base, Offer::of_root(1, 64), &mut fx);
+        // 50 bytes of each stripe a second: 400 bits.
+        for tick in 0..30 {
+            relay.hold(at(tick * 100), tick, 10, &mut fx);
+            relay.tick(at(tick * 100), None, &mut fx);
+        }
+        let asks = |effect: &Effect| {
+            let Effect::Want { peer: PeerId::Base, want } = effect else { return false };
+            want.stripes.iter().any(|stripe| stripe.is_ask())
+        };
+        assert_eq!(fx.iter().any(asks), is_asked, "{target_bps}");
+    }
+}
+
 /// Nodes ask in vain for something over a second each time and take nothing, one after the other.
 #[test]
 fn who_asks_for_long_goes_before_larger_uplinks() {
