@@ -60,6 +60,7 @@ fn beside_cubic_nobody_starves() {
 
 #[test]
 fn jitter_is_not_taken_for_a_queue() {
+    assert_holds("jitter 5 ms, in order, 40 ms");
     assert_holds("jitter 5 ms both ways, in order, 40 ms");
     assert_holds("jitter 5 ms, reordering, 40 ms");
 }
@@ -68,6 +69,8 @@ fn jitter_is_not_taken_for_a_queue() {
 fn a_path_that_changes_is_followed() {
     assert_holds("the rate halves");
     assert_holds("from 20 to 80 ms");
+    assert_holds("from 20 to 24 ms");
+    assert_holds("from 100 to 112 ms");
 }
 
 /// Flows over access links of 20 Mbit/s with queues of 80 ms, 40 ms of round trip. Those that

@@ -7,6 +7,7 @@
 use crate::time::Time;
 
 use super::compete::Growth;
+use super::longer::{ASK_PART, Answer};
 use super::{
     Controller, FOREIGN_WITHIN, OURS_ROUNDS, OVERFLOW_WITHIN, PROBATION, Phase, SHARE_ALONE,
     SHARE_OURS,
@@ -49,6 +50,8 @@ pub(super) struct Dip {
 enum Why {
     /// To see the path without the queue.
     Look,
+    /// To see whether the path has become longer.
+    Longer,
     /// To see whose queue it is.
     Share,
     /// The queue ran over while the flow competed: to see whether it fills again.
@@ -95,6 +98,12 @@ impl Controller {
     pub(super) fn look(&mut self, standing: f64) {
         let cut = (LOOK_QUEUES * self.queue()).max(LOOK_PART * self.window).min(self.window / 2.0);
         self.begin(Why::Look, standing, cut, self.window, None);
+    }
+
+    /// Dips to see whether the path has become longer.
+    pub(super) fn ask_if_longer(&mut self, now: Time, standing: f64) {
+        self.longer.asked(now);
+        self.begin(Why::Longer, standing, ASK_PART * self.window, self.window, None);
     }
 
     /// Dips by `cut` bytes to see whose queue it is.
@@ -163,6 +172,7 @@ impl Controller {
         };
         match (trial.why, growth) {
             (Why::Look, _) => self.judge_look(now, &trial),
+            (Why::Longer, _) => _ = self.is_longer(now, &trial),
             (_, Some(growth)) => {
                 self.share = trial.share();
                 self.judge_rivals(now, &trial, growth);
@@ -183,12 +193,28 @@ impl Controller {
         let still = trial.least - base;
         let kept = still > LOOK_CLEARS * self.path.alarm() && still > LOOK_LEAVES * standing;
         self.path.looked(now, trial.least);
+        if self.is_longer(now, trial) {
+            return;
+        }
         let foreign = kept && self.path.is_restless(now);
         self.kept_queues = if foreign { self.kept_queues + 1 } else { 0 };
         if self.kept_queues >= KEPT_LOOKS {
             self.kept_queues = 0;
             self.phase = Phase::Compete(Growth::uncut());
         }
+    }
+
+    /// Whether the path has become longer, as far as this dip tells.
+    fn is_longer(&mut self, now: Time, trial: &Trial) -> bool {
+        let Trial { before, least, cut, rate, .. } = *trial;
+        let answer = Answer { before, least, cut, rate };
+        let about = (self.path.base(), self.queue(), self.mtu);
+        let longer = self.longer.take(now, &answer, about) && !self.path.is_restless(now);
+        if longer {
+            self.path.rebase(now, least);
+            (self.alarm, self.kept_queues) = (None, 0);
+        }
+        longer
     }
 
     /// A queue met while cruising: ours, or another's.

@@ -154,6 +154,18 @@ fn a_longer_path_is_found_out() {
 }
 
 #[test]
+fn a_path_that_is_a_little_longer_is_found_out() {
+    for (before, after) in [(20, 24), (100, 112)] {
+        let mut link = Link::new(100.0, 1.0, before, 0.0);
+        link.run(10);
+        link.delay = Duration::from_millis(after);
+        link.run(5);
+        let mbit = link.run(3);
+        assert!(mbit > 90.0, "from {before} to {after} ms: {mbit} Mbit/s");
+    }
+}
+
+#[test]
 fn a_moment_without_a_path_costs_little() {
     for rtt in [50, 100, 200] {
         let mut link = Link::new(100.0, 1.0, rtt, 0.0);
