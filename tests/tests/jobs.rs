@@ -84,19 +84,21 @@ fn a_live_stream_is_in_time_beside_file_jobs() {
     });
     let jobs: Vec<Push> = [live.clone()].into_iter().chain(files).collect();
     let beside = plan(nodes, clients, 4, jobs);
-    let (mut medians, mut worst) = (Vec::new(), Vec::new());
+    let (mut medians, mut worst, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for seed in seeds() {
         let beside = run_with(seed, &beside);
         let (p50, p99) = delays(&beside, &live);
         let files: Vec<f64> = (2..5).map(|number| last(&beside, number)).collect();
         println!("beside three file jobs: live p50 {p50:.0} p99 {p99:.0} ms, files {files:.1?} s");
-        assert!(p50 <= 150.0 && p99 <= 700.0, "late by {p50:.0}, {p99:.0} ms");
-        assert!(files.iter().all(|took| *took <= 24.0), "{files:?}");
+        if p50 > 150.0 || p99 > 700.0 || files.iter().any(|took| *took > 24.0) {
+            failed.push((seed, p50, p99, files));
+        }
         medians.push(p50);
         worst.push(p99);
     }
     let (p50, p99) = (median(medians), median(worst));
     println!("median of all: p50 {p50:.0} p99 {p99:.0} ms");
+    assert!(failed.is_empty(), "seed, ms, ms, s: {failed:.1?}");
     assert!(p50 <= 130.0 && p99 <= 500.0, "late by {p50:.0}, {p99:.0} ms");
 }
 

@@ -53,6 +53,7 @@ fn the_others_complete_a_job_during_which_one_node_in_eight_dies() {
     let (nodes, bytes) = (by_hand("NODES", 8) as usize, by_hand("BYTES", 12_500_000));
     let job = Job { nodes, bytes };
     let bound = job.bound().as_secs_f64();
+    let mut longest = 0.0_f64;
     for seed in 1..=by_hand("SEEDS", 2) {
         let plan = job.deaths(seed);
         let outcome = run_seed(seed, &plan, &job.dead());
@@ -60,6 +61,7 @@ fn the_others_complete_a_job_during_which_one_node_in_eight_dies() {
         let at: Vec<f64> = at.collect();
         let (took, copies) = (last(&outcome) / bound, copies(&outcome, bytes));
         println!("dead at {at:.2?}, seed {seed}: {took:.2} of the bound, {copies:.2} copies");
-        assert!(took <= TOOK_MAX, "{took} of the bound");
+        longest = longest.max(took);
     }
+    assert!(longest <= TOOK_MAX, "{longest} of the bound");
 }
