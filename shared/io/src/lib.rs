@@ -21,6 +21,7 @@ pub mod request;
 mod send_budget;
 mod shaped;
 pub mod store;
+mod stream_room;
 pub mod telemetry;
 pub mod transport;
 mod turns;

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::job::Relays;
 use crate::request::{Replies, RequestError, read_request};
 use crate::send_budget::{Need, SendBudget, TUNE_EVERY};
+use crate::stream_room::StreamRoom;
 use crate::telemetry::PeerContent;
 use crate::transport::Terms;
 use crate::turns::{LinkTurns, Turn};
@@ -423,7 +424,7 @@ impl Link {
         mut recv: RecvStream,
         mut frames: FrameReader,
         conduct: Arc<dyn Conduct>,
-        apply: mpsc::Sender<Application>,
+        apply: mpsc::Sender<Box<Application>>,
     ) {
         loop {
             loop {
@@ -447,7 +448,7 @@ impl Link {
     async fn read_datagrams(
         self: Arc<Self>,
         conduct: Arc<dyn Conduct>,
-        apply: mpsc::Sender<Application>,
+        apply: mpsc::Sender<Box<Application>>,
     ) {
         while let Ok(datagram) = self.connection.read_datagram().await {
             match datagram_frames(&datagram) {
@@ -466,7 +467,7 @@ impl Link {
         frame: &Frame,
         via: Via,
         conduct: &Arc<dyn Conduct>,
-        apply: &mpsc::Sender<Application>,
+        apply: &mpsc::Sender<Box<Application>>,
     ) {
         self.heard.store(self.clock.now().as_micros(), Ordering::Relaxed);
         // An unknown type is a newer version's: skipped, as its framing allows.
@@ -486,7 +487,7 @@ impl Link {
         body: &Bytes,
         via: Via,
         conduct: &Arc<dyn Conduct>,
-        apply: &mpsc::Sender<Application>,
+        apply: &mpsc::Sender<Box<Application>>,
     ) -> Result<(), Fault> {
         let (sender, receiver) = (self.identity.role, conduct.role());
         if !rights::may_send(sender, kind, receiver) {
@@ -504,14 +505,14 @@ impl Link {
             FrameType::Beat => conduct.beat(self, message::decode(body)?),
             FrameType::Reconcile => {
                 let reconcile: Reconcile = message::decode(body)?;
-                if apply.try_send(Application::Reconcile(reconcile)).is_err() {
+                if apply.try_send(Box::new(Application::Reconcile(reconcile))).is_err() {
                     self.close(Code::Busy, "more than can be taken up");
                 }
             }
             FrameType::Query => conduct.query(self, message::decode(body)?),
             FrameType::Answer => {
                 let answer: Answer = message::decode(body)?;
-                if apply.try_send(Application::Answer(answer)).is_err() {
+                if apply.try_send(Box::new(Application::Answer(answer))).is_err() {
                     tracing::debug!(peer = %self.peer, "an answer was dropped: the queue is full");
                 }
             }
@@ -540,7 +541,7 @@ impl Link {
         envelope: &Envelope,
         via: Via,
         conduct: &Arc<dyn Conduct>,
-        apply: &mpsc::Sender<Application>,
+        apply: &mpsc::Sender<Box<Application>>,
     ) -> Result<(), Fault> {
         let (job, stamp, now) = (envelope.job, envelope.stamp, self.clock.now());
         // What the role takes up needs a place in the queue first: a state that was judged
@@ -554,11 +555,11 @@ impl Link {
         match kind {
             StateKind::Assign => {
                 let assign = message::decode::<Assign>(&envelope.body)?;
-                place.send(Application::Assign(job, stamp, assign));
+                place.send(Box::new(Application::Assign(job, stamp, assign)));
             }
             StateKind::Report => {
                 let report = message::decode::<Report>(&envelope.body)?;
-                place.send(Application::Report(job, stamp, report));
+                place.send(Box::new(Application::Report(job, stamp, report)));
             }
             StateKind::Offer => {
                 let offer = message::decode::<Offer>(&envelope.body)?;
@@ -586,6 +587,7 @@ impl Link {
     }
 
     async fn accept_job_streams(self: Arc<Self>, conduct: Arc<dyn Conduct>) {
+        let mut room = StreamRoom::new();
         while let Ok(stream) = self.connection.accept_uni().await {
             let (sender, receiver) = (self.identity.role, conduct.role());
             if !rights::may_feed(sender, receiver) {
@@ -593,8 +595,15 @@ impl Link {
                 let fault = Fault::Forbidden { sender, receiver, what };
                 return self.fault(Code::Refused, &fault.to_string());
             }
-            let (link, conduct) = (Arc::clone(&self), Arc::clone(&conduct));
-            self.spawn(intake::run(link, stream, conduct));
+            let (place, allowed) = room.take();
+            if let Some(allowed) = allowed {
+                self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(allowed));
+            }
+            let intake = intake::run(Arc::clone(&self), stream, Arc::clone(&conduct));
+            self.spawn(async move {
+                intake.await;
+                drop(place);
+            });
         }
     }
 
@@ -618,7 +627,8 @@ impl Link {
     }
 }
 
-/// A state or answer that waits for the role to take it up, in the order of arrival.
+/// A state or answer that waits for the role to take it up, in the order of arrival. Boxed, since
+/// a queue takes memory for 32 at a time, at once on each connection.
 #[derive(Debug)]
 enum Application {
     Assign(JobId, message::Stamp, Assign),
@@ -630,11 +640,11 @@ enum Application {
 async fn apply_states(
     link: Arc<Link>,
     conduct: Arc<dyn Conduct>,
-    mut queue: mpsc::Receiver<Application>,
+    mut queue: mpsc::Receiver<Box<Application>>,
 ) {
     while let Some(application) = queue.recv().await {
         let taker = Arc::clone(&link);
-        match application {
+        match *application {
             Application::Assign(job, stamp, assign) => {
                 conduct.assign(taker, job, assign).await;
                 link.accept(StateKind::Assign, job, stamp);

@@ -1,11 +1,11 @@
 //! The byte mover out: from the content store into one peer's job stream.
 
-use std::future::ready;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{SendStream, VarInt, WriteError};
+use quinn::{SendStream, StoppedError, VarInt, WriteError};
 use shared::job::{JobObject, Kind};
 use shared::relay::Next;
 use shared::turns::Claim;
@@ -76,6 +76,7 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
                     return Ok(());
                 }
                 () = wake.notified() => continue,
+                error = stopped(stream.as_ref()) => return Err(error.into()),
             }
         }
         let out = match &mut stream {
@@ -106,6 +107,19 @@ async fn serve(job: &Arc<Job>, link: &Arc<Link>, wake: &Notify) -> Result<(), Ou
             link.content().sent(payload);
         }
     }
+}
+
+/// Waits until the peer has stopped the stream, or is gone: a stream that is not reset then keeps
+/// its place among those that the peer allows. Without a stream for ever.
+async fn stopped(stream: Option<&SendStream>) -> WriteError {
+    if let Some(stream) = stream {
+        match stream.stopped().await {
+            Ok(Some(code)) => return WriteError::Stopped(code),
+            Err(StoppedError::ConnectionLost(why)) => return WriteError::ConnectionLost(why),
+            Ok(None) | Err(StoppedError::ZeroRttRejected) => {}
+        }
+    }
+    pending().await
 }
 
 /// Writes `bytes` in pieces, each when it is this job's turn on the uplink and on the connection.

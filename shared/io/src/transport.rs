@@ -15,13 +15,13 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use shared::budget::Budget;
-use shared::limit;
 use shared::wire::code::ALPN;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::access::Access;
 use crate::congestion::{Metered, ShallowConfig};
 use crate::shaped::Shaped;
+use crate::stream_room;
 
 /// Receive window of one stream, which bounds one job between two peers: 1 Gbit/s over 67 ms. A
 /// job stream is always read, so it is not back-pressure but a bound on what a peer may have on
@@ -44,8 +44,7 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const MTU_MAX: u16 = 1_452;
 /// Datagrams waiting to be sent: state is repeated, so a short queue of fresh ones is best.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
-/// Job streams that a peer may have open at a time, and requests.
-const UNI_STREAMS_MAX: u32 = limit::JOBS_OPEN_MAX as u32 + 24;
+/// Requests that a peer may have open at a time.
 const BIDI_STREAMS_MAX: u32 = 64;
 /// Handshakes in progress at a time, and what each may have sent before it is accepted.
 const INCOMING_MAX: usize = 1_024;
@@ -128,7 +127,7 @@ pub fn transport_config(terms: &Terms) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u64(budget.receiving()).unwrap_or(VarInt::MAX))
         .send_window(SEND_WINDOW_MAX)
-        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(stream_room::FIRST))
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
