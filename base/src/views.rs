@@ -113,7 +113,7 @@ impl Hub {
             let Some(head) = self.jobs().and_then(|jobs| jobs.head(job.id())) else { continue };
             let names = head.servers.names();
             let Ok(place) = names.binary_search(node) else { continue };
-            let known = neighbourhood::neighbours(job.id(), place, names.len());
+            let known = neighbourhood::neighbours(job.id(), job.object().size, place, names.len());
             self.tell_views_at(&job, names, known.into_iter().chain([place]));
         }
     }
@@ -127,7 +127,7 @@ impl Hub {
     fn tell_view(&self, job: &Job, (names, place): (&[Name], usize), target_bps: u64) {
         let node = names.get(place).map(|name| PeerId::Node(name.clone()));
         let Some(link) = node.and_then(|node| self.links().get(&node)) else { return };
-        let known = neighbourhood::neighbours(job.id(), place, names.len());
+        let known = neighbourhood::neighbours(job.id(), job.object().size, place, names.len());
         let known = known.into_iter().filter_map(|other| names.get(other));
         let peers = known.filter_map(|name| self.neighbour(name)).collect();
         let view = View { target_bps, peers };

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::link::{LinkCounters, LinkSpec};
 use crate::scenario::{self, Scenario};
 use crate::wan::{self, Trace, Wan};
-use shared::id::{JobId, PeerId};
+use shared::id::PeerId;
 use shared::job::{JobObject, Kind, stripe_count};
 use shared::limit;
 use shared::neighbourhood;
@@ -160,6 +160,13 @@ pub struct Push {
     pub kind: Kind,
     /// 0 to 9; higher goes first.
     pub priority: u8,
+}
+
+impl Push {
+    /// Content bytes, if they are known beforehand.
+    fn size(&self) -> Option<u64> {
+        (self.kind == Kind::Files).then_some(self.bytes)
+    }
 }
 
 impl Default for Push {
@@ -343,16 +350,16 @@ impl Fleet {
     }
 
     /// Tells the nodes of a job of each other.
-    fn introduce(&self, job: JobId, to: &[usize], mesh: &Mesh) {
+    fn introduce(&self, job: &JobObject, to: &[usize], mesh: &Mesh) {
         for (place, node) in to.iter().enumerate() {
-            let known = neighbourhood::neighbours(job, place, to.len());
+            let known = neighbourhood::neighbours(job.id, job.size, place, to.len());
             let peers = known.into_iter().map(|other| {
                 let site = &self.nodes[to[other]];
                 let name = identities::node(to[other]).name().clone();
                 Neighbour { name, address: site.address().to_string() }
             });
             let view = View { target_bps: mesh.target_bps, peers: peers.collect() };
-            self.nodes[*node].view(job, view);
+            self.nodes[*node].view(job.id, view);
         }
     }
 
@@ -379,7 +386,7 @@ impl Fleet {
             self.shelves.insert((push.number, node), shelf);
         }
         if let Some(mesh) = &plan.mesh {
-            self.introduce(object.id, &push.to, mesh);
+            self.introduce(&object, &push.to, mesh);
         }
     }
 
@@ -526,8 +533,9 @@ impl Fleet {
 fn acquainted(jobs: &[Push]) -> BTreeSet<(usize, usize)> {
     let of_job = |push: &Push| {
         let (job, to) = (content::object(push.number, push.client).id, push.to.clone());
+        let size = push.size();
         let known = (0..to.len()).flat_map(move |place| {
-            let others = neighbourhood::neighbours(job, place, to.len());
+            let others = neighbourhood::neighbours(job, size, place, to.len());
             let (one, to) = (to[place], to.clone());
             others.into_iter().map(move |other| (one.max(to[other]), one.min(to[other])))
         });
@@ -542,8 +550,8 @@ fn planned(push: &Push, plan: &Plan) -> JobObject {
         Kind::Files => plan.mesh.as_ref().map_or(object.stripes, |mesh| mesh.stripes),
         Kind::Live => 1,
     };
-    let (kind, priority) = (push.kind, push.priority);
-    JobObject { kind, priority, rate_bps: plan.caps.job, stripes, ..object }
+    let (kind, size, priority) = (push.kind, push.size(), push.priority);
+    JobObject { kind, size, priority, rate_bps: plan.caps.job, stripes, ..object }
 }
 
 fn place(

@@ -58,7 +58,7 @@ pub fn plan(topology: &Topology, job: &Job) -> Plan {
         Rule::Stripes(stripes) => Some(Mesh {
             stripes,
             path: kept(words(topology.path(1, 2))),
-            paths: paths(topology),
+            paths: paths(topology, job.bytes),
             target_bps: job.target_bps,
             uplinks: if job.knows_uplinks { topology.uplinks() } else { Vec::new() },
         }),
@@ -79,12 +79,12 @@ pub fn plan(topology: &Topology, job: &Job) -> Plan {
 }
 
 /// The paths between nodes that know each other, where they differ.
-fn paths(topology: &Topology) -> Vec<(usize, usize, &'static str)> {
+fn paths(topology: &Topology, bytes: u64) -> Vec<(usize, usize, &'static str)> {
     if topology.path(1, 2).cap_bps.is_none() {
         return Vec::new();
     }
     let nodes = topology.nodes();
-    let known = |place| neighbourhood::neighbours(JobId([1; 16]), place, nodes);
+    let known = |place| neighbourhood::neighbours(JobId([1; 16]), Some(bytes), place, nodes);
     let pairs = (0..nodes).flat_map(|one| known(one).into_iter().map(move |other| (one, other)));
     let pairs = pairs.filter(|(one, other)| one < other);
     pairs.map(|(a, b)| (a, b, kept(words(topology.path(a + 1, b + 1))))).collect()

@@ -196,7 +196,8 @@ impl World {
         let mut pairs: BTreeSet<(usize, usize)> = (1..=nodes).map(|node| (0, node)).collect();
         if self.job.rule != Rule::Star {
             for place in 0..nodes {
-                let known = neighbourhood::neighbours(JobId([1; 16]), place, nodes);
+                let size = Some(self.job.bytes);
+                let known = neighbourhood::neighbours(JobId([1; 16]), size, place, nodes);
                 pairs.extend(known.iter().map(|o| (1 + place.min(*o), 1 + place.max(*o))));
             }
         }
