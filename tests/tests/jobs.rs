@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use distributary_tests::figures::{by_hand, median};
-use distributary_tests::fleet::{self, CHUNK, Mesh, Outcome, Plan, Push};
+use distributary_tests::fleet::{self, CHUNK, Event, Mesh, Outcome, Plan, Push};
 use shared::job::Kind;
 
 const CLIENT: &str = "1ms";
@@ -149,4 +149,18 @@ fn eight_clients_with_eight_jobs_each_are_served_by_eight_nodes() {
     let (median, last) = (ends[32], ends[63]);
     println!("64 jobs: median {median:.1} last {last:.1} s, {copies:.2} copies");
     assert!(last <= 2.0 * median, "{ends:?}");
+}
+
+/// A peer may have 32 job streams open at first. The source of a job that its receiver has
+/// dropped has nothing to send, and is not over.
+#[test]
+fn jobs_that_a_node_has_dropped_keep_no_room_from_others() {
+    let at = |number: u8| Duration::from_secs(1) + Duration::from_millis(400) * u32::from(number);
+    let last = 40;
+    let jobs = (1..=last).map(|number| Push { at: at(number), ..push(number, 1, MB / 20) });
+    let dropped = |number| (at(number) + Duration::from_millis(300), Event::Drop(number, 0));
+    let events = (1..last).map(dropped).collect();
+    let plan = Plan { events, ..plan(1, 1, 1, jobs.collect()) };
+    let outcome = fleet::run(1, &plan, &[(last, 0)].into());
+    assert!(self::last(&outcome, last) < 1.0, "{:?}", outcome.took);
 }
