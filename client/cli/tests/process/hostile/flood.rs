@@ -54,10 +54,10 @@ async fn a_flood_of_streams_with_nothing_whole() {
     let endpoint = endpoint(&identity);
     let mut rogue = welcomed(&endpoint, base(&fleet), NOBODY).await.unwrap();
     rogue.begin(&identity).await;
-    // Each stream begins all chunks that there is credit for, and ends none.
+    // Each stream begins all chunks that there is credit for, 2 MiB, and ends none.
     let begun = |number: u64| fragment(RecordKind::Chunk as u8, 1, 16_384, 0, number, &[1]);
     let mut stream = records(&[(RecordKind::Job, 0, rogue.job.0.to_vec())]);
-    for number in 0..250 {
+    for number in 0..128 {
         let left = 8_192 - stream.len() % 8_192;
         if left <= HEADER_LEN {
             stream.resize(stream.len() + left, 0);
