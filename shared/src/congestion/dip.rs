@@ -89,7 +89,12 @@ impl Trial {
 
     /// The flow's share of the link, 0 to 1.
     fn share(&self) -> f64 {
-        (self.before - self.least).max(0.0) * self.rate / self.cut
+        self.moved().max(0.0)
+    }
+
+    /// How far the round trip followed, as a part of what `cut` takes at the flow's own rate.
+    fn moved(&self) -> f64 {
+        (self.before - self.least) * self.rate / self.cut
     }
 }
 
@@ -206,12 +211,14 @@ impl Controller {
 
     /// Whether the path has become longer, as far as this dip tells.
     fn is_longer(&mut self, now: Time, trial: &Trial) -> bool {
-        let Trial { before, least, cut, rate, .. } = *trial;
-        let answer = Answer { before, least, cut, rate };
-        let about = (self.path.base(), self.queue(), self.mtu);
-        let longer = self.longer.take(now, &answer, about) && !self.path.is_restless(now);
+        let answer = Answer {
+            moved: trial.moved(),
+            packets: trial.cut / self.mtu,
+            queues: (trial.least - self.path.base()) * trial.rate / self.queue(),
+        };
+        let longer = self.longer.take(now, answer) && !self.path.is_restless(now);
         if longer {
-            self.path.rebase(now, least);
+            self.path.rebase(now, trial.least);
             (self.alarm, self.kept_queues) = (None, 0);
         }
         longer

@@ -4,7 +4,8 @@
 //! that the difference leaves room for: a seventh of the link. But a queue that is shared becomes
 //! shorter when one of those who share it sends less, by its share of what was left out, and a
 //! longer path does not. A flow whose rate has fallen asks for this with half of its window; two
-//! answers in a row that nothing has moved make the round trip that was seen the path's own.
+//! answers in a row that nothing has moved make the round trip that was seen the path's own. A look
+//! at the empty path ([`super::dip`]) answers too.
 //!
 //! Only a window of 80 packets asks, of 24 the second time. In a smaller one the answer is in the
 //! grain of packets and of what others send meanwhile, and flows that share 20 Mbit/s with as much
@@ -37,14 +38,15 @@ const UNMOVED_TIMES: u32 = 2;
 /// How long an answer counts, seconds.
 const ANSWER_KEEP: f64 = 10.0;
 
-/// What the answer to a dip was: `before` and `least` are the standing round trip before and the
-/// least one in it, seconds, `cut` the bytes that were left out.
+/// What a dip has shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
-    pub(super) before: f64,
-    pub(super) least: f64,
-    pub(super) cut: f64,
-    pub(super) rate: f64,
+    /// How far the round trip followed: this flow's share of the link, below 0 if it rose.
+    pub(super) moved: f64,
+    /// Packets that were left out.
+    pub(super) packets: f64,
+    /// What still stands above the base, in queues that this flow keeps.
+    pub(super) queues: f64,
 }
 
 /// Whether the path has become longer. Rates in bytes a second.
@@ -78,22 +80,15 @@ impl Longer {
         self.usual *= USUAL_KEEP;
     }
 
-    /// Takes the answer; whether the path is longer than `base` seconds. The flow keeps `queue`
-    /// bytes waiting.
-    pub(super) fn take(
-        &mut self,
-        now: Time,
-        answer: &Answer,
-        (base, queue, mtu): (f64, f64, f64),
-    ) -> bool {
+    /// Takes the answer; whether the path has become longer.
+    pub(super) fn take(&mut self, now: Time, answer: Answer) -> bool {
         let before = std::mem::replace(&mut self.answered, now);
         if now.since(before).as_secs_f64() > ANSWER_KEEP {
             self.unmoved = 0;
         }
-        let share = (answer.before - answer.least).abs() * answer.rate / answer.cut;
-        let unmoved = share < UNMOVED_SHARE
-            && answer.cut > UNMOVED_PACKETS * mtu
-            && (answer.least - base) * answer.rate > UNMOVED_QUEUE * queue;
+        let unmoved = answer.moved.abs() < UNMOVED_SHARE
+            && answer.packets > UNMOVED_PACKETS
+            && answer.queues > UNMOVED_QUEUE;
         self.unmoved = if unmoved { self.unmoved + 1 } else { 0 };
         let longer = self.unmoved >= UNMOVED_TIMES;
         self.unmoved = if longer { 0 } else { self.unmoved };
@@ -108,44 +103,50 @@ mod tests {
     const MTU: f64 = 1_250.0;
     const RATE: f64 = 1e7;
 
-    fn answer(before: f64, least: f64) -> Answer {
-        Answer { before, least, cut: 50.0 * MTU, rate: RATE }
-    }
-
     fn at(seconds: u64) -> Time {
         Time::from_micros(seconds * 1_000_000)
     }
 
-    fn takes_at(longer: &mut Longer, seconds: u64, least: f64) -> bool {
-        longer.take(at(seconds), &answer(0.024, least), (0.020, 10.0 * MTU, MTU))
+    fn takes_at(longer: &mut Longer, seconds: u64, moved: f64) -> bool {
+        longer.take(at(seconds), Answer { moved, packets: 50.0, queues: 4.0 })
     }
 
-    fn takes(longer: &mut Longer, least: f64) -> bool {
-        takes_at(longer, 1, least)
+    fn takes(longer: &mut Longer, moved: f64) -> bool {
+        takes_at(longer, 1, moved)
     }
 
     #[test]
     fn two_answers_that_nothing_has_moved_are_a_longer_path() {
         let mut longer = Longer::default();
-        assert!(!takes(&mut longer, 0.024));
-        assert!(takes(&mut longer, 0.024));
-        assert!(!takes(&mut longer, 0.024));
+        assert!(!takes(&mut longer, 0.0));
+        assert!(takes(&mut longer, 0.0));
+        assert!(!takes(&mut longer, 0.0));
     }
 
     #[test]
     fn a_queue_that_follows_is_none() {
         let mut longer = Longer::default();
-        assert!(!takes(&mut longer, 0.024));
-        assert!(!takes(&mut longer, 0.023));
-        assert!(!takes(&mut longer, 0.024));
+        assert!(!takes(&mut longer, 0.0));
+        assert!(!takes(&mut longer, 0.12));
+        assert!(!takes(&mut longer, 0.0));
+    }
+
+    #[test]
+    fn what_is_small_says_nothing() {
+        for (packets, queues) in [(10.0, 4.0), (50.0, 0.4)] {
+            let mut longer = Longer::default();
+            let answer = Answer { moved: 0.0, packets, queues };
+            assert!(!longer.take(at(1), answer));
+            assert!(!longer.take(at(2), answer), "{answer:?}");
+        }
     }
 
     #[test]
     fn an_old_answer_counts_no_more() {
         let mut longer = Longer::default();
-        assert!(!takes_at(&mut longer, 1, 0.024));
-        assert!(!takes_at(&mut longer, 12, 0.024));
-        assert!(takes_at(&mut longer, 13, 0.024));
+        assert!(!takes_at(&mut longer, 1, 0.0));
+        assert!(!takes_at(&mut longer, 12, 0.0));
+        assert!(takes_at(&mut longer, 13, 0.0));
     }
 
     #[test]
@@ -162,7 +163,7 @@ mod tests {
         longer.asked(at(12));
         longer.asked(at(15));
         assert!(!longer.is_due(at(18), 0.5 * RATE, wide, MTU), "it is the usual rate by now");
-        takes_at(&mut longer, 19, 0.024);
+        takes_at(&mut longer, 19, 0.0);
         assert!(!longer.is_due(at(20), 0.5 * RATE, wide, MTU));
         assert!(
             longer.is_due(at(21), 0.5 * RATE, 28.0 * MTU, MTU),
